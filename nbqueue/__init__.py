@@ -1,0 +1,75 @@
+"""A durable job queue that lives in a notebook; the public names, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nbqueue.context import Context, JobStopped, NotInJob, current
+from nbqueue.errors import (
+    DispatchFailed,
+    InvalidCommand,
+    JobCancelled,
+    JobFailed,
+    JobNotFound,
+    JobTimeout,
+    NbqueueError,
+    NotSupported,
+    PayloadUntrusted,
+    QueueError,
+    QueueUnavailable,
+    StaleClaim,
+)
+from nbqueue.jobs import QueuedCommand, State
+from nbqueue.manager import CommandQueue, QueueConfig, QueueManager, adispatch, connect, dispatch, manager
+from nbqueue.receipt import JobDispatch
+from nbqueue.registry import Job, command, job
+from nbqueue.retry import RetryPolicy
+
+__all__ = [
+    "CommandQueue",
+    "Context",
+    "DispatchFailed",
+    "InvalidCommand",
+    "Job",
+    "JobCancelled",
+    "JobDispatch",
+    "JobFailed",
+    "JobNotFound",
+    "JobStopped",
+    "JobTimeout",
+    "NbqueueError",
+    "NotInJob",
+    "NotSupported",
+    "PayloadUntrusted",
+    "QueueConfig",
+    "QueueError",
+    "QueueManager",
+    "QueueUnavailable",
+    "QueuedCommand",
+    "RetryPolicy",
+    "StaleClaim",
+    "State",
+    "adispatch",
+    "command",
+    "connect",
+    "current",
+    "dispatch",
+    "job",
+    "manager",
+]
+
+__version__ = "0.1.0"
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """Serve ``%load_ext nbqueue``."""
+    from nbqueue import magics
+
+    magics.load(ipython)
+
+
+def unload_ipython_extension(ipython: Any) -> None:
+    """Serve ``%unload_ext nbqueue``."""
+    from nbqueue import magics
+
+    magics.unload(ipython)

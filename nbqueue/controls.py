@@ -1,0 +1,174 @@
+"""What can be done to jobs and queues that are there already; hands in no work and runs none."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import uuid
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+from nbqueue import payload
+from nbqueue.durations import duration
+from nbqueue.errors import InvalidCommand, JobNotFound
+from nbqueue.jobs import State
+from nbqueue.looking import Looking
+from nbqueue.receipt import JobDispatch, cancel, retry
+from nbqueue.selecting import Names, Since, unknown_queue
+from nbqueue.store import Selection
+
+__all__ = ["Controls", "JobId"]
+
+#: A job by its receipt, its id, or the first four digits of it or more.
+JobId = uuid.UUID | str | JobDispatch
+
+_BEGINS_SO = """
+    SELECT DISTINCT job_id FROM events WHERE event = 'dispatched' AND job_id BETWEEN ?::UUID AND ?::UUID LIMIT 4
+"""
+
+
+class Controls(Looking):
+    """The verbs on jobs and queues that exist; ``QueueManager`` has them."""
+
+    def job(self, id: JobId) -> JobDispatch:
+        """Give the receipt of a job.
+
+        Parameters
+        ----------
+        id : UUID, str or JobDispatch
+            Its id; of a text the first four digits do, or as many as it takes to tell it from others.
+
+        Raises
+        ------
+        JobNotFound
+            If there is none, or more than one that begins so.
+        """
+        job_id = self._id_of(id)
+        found = self.store.get((job_id,))
+        if not found:
+            raise JobNotFound(
+                f"there is no job {job_id} in {self.name}; it was forgotten, or another file has it"
+            )
+        (record,) = found
+
+        def make() -> JobDispatch:
+            metadata: Any = payload.decode(record.metadata) if record.metadata else {}
+            spec, at = record.spec, record.scheduled_at
+            return JobDispatch(
+                job_id, spec.command, spec.queue, scheduled_at=at, metadata=metadata, source=self
+            )
+
+        return self.live.receipt(job_id, make, self)
+
+    get = job
+
+    def why(self, id: JobId) -> str:
+        """Say in a sentence why a job is not running; "" if it is."""
+        return self.job(id).why()
+
+    def cancel(self, id: JobId | Iterable[JobId]) -> int:
+        """Cancel a job, or several; running ones are asked to stop. Gives how many there were to cancel."""
+        return sum(cancel(self.store, receipt.job_id) for receipt in self._jobs(id))
+
+    def retry(self, id: JobId | Iterable[JobId]) -> int:
+        """Let an ended job run again, or a waiting one run now; or several.
+
+        Raises
+        ------
+        InvalidCommand
+            If one runs, or waits for a worker already.
+        """
+        receipts = self._jobs(id)
+        for receipt in receipts:
+            retry(self.store, receipt.job_id, receipt.command)
+        return len(receipts)
+
+    def retry_all(
+        self, state: Names = "failed", *, queue: Names = None, command: object = None, since: Since = None
+    ) -> int:
+        """Let all jobs of a state run again that ``jobs`` would give; gives how many."""
+        picked = self._pick(state=state, queue=queue, command=command, since=since)
+        ids = self.store.find(picked.selection)
+        if picked.statuses:
+            frame = self.jobs(state=state, queue=queue, command=command, since=since)
+            ids = [uuid.UUID(str(job_id)) for job_id in frame["job_id"]]
+        return sum(answer.done for answer in self.store.retry(ids)) if ids else 0
+
+    def forget(self, id: JobId | Iterable[JobId]) -> int:
+        """Remove an ended job, or several, with all that is known of it.
+
+        Raises
+        ------
+        InvalidCommand
+            If one has not ended.
+        """
+        ids = tuple(receipt.job_id for receipt in self._jobs(id))
+        for record in self.store.get(ids):
+            if not record.state.ended:
+                named = f"{record.spec.command} {record.job_id}"
+                raise InvalidCommand(
+                    f"{named} is {record.state.value}, so it cannot be forgotten; cancel it first"
+                )
+        return self.store.forget(Selection(ids=ids)) if ids else 0
+
+    def prune(self, older_than: float | str | timedelta = "7d", keep: Names = None) -> int:
+        """Remove jobs that ended longer ago than this, with all that is known of them; gives how many.
+
+        Parameters
+        ----------
+        older_than : str, float or timedelta
+            ``"7d"``, ``"12h"``, or seconds.
+        keep : str or iterable of str, optional
+            States to leave alone, e.g. ``"failed"``.
+        """
+        age = duration(older_than, what="older_than")
+        kept = self._pick(state=keep, queue=None, command=None, since=None).selection.states or ()
+        states = tuple(state for state in State if state.ended and state not in kept)
+        return (
+            self.store.forget(Selection(states=states, finished_before=self._clock() - age)) if states else 0
+        )
+
+    def _jobs(self, id: JobId | Iterable[JobId]) -> list[JobDispatch]:
+        if isinstance(id, uuid.UUID | str | JobDispatch):
+            return [self.job(id)]
+        return [self.job(one) for one in id]
+
+    def _id_of(self, given: JobId) -> uuid.UUID:
+        found = given.job_id if isinstance(given, JobDispatch) else given
+        if isinstance(found, uuid.UUID):
+            return found
+        text = str(found).strip().lower()
+        with contextlib.suppress(ValueError):
+            return uuid.UUID(text)
+        digits = text.replace("-", "")
+        if not re.fullmatch(r"[0-9a-f]{4,31}", digits):
+            raise JobNotFound(
+                f"{text[:60]!r} is no job id; give one from jobs(), or at least its first four digits"
+            )
+        first, last = (str(uuid.UUID(digits.ljust(32, end))) for end in "0f")
+        fitting = self.store.query(_BEGINS_SO, (first, last))["job_id"].tolist()
+        if not fitting:
+            raise JobNotFound(f"no job in {self.name} has an id that begins with {text!r}; jobs() shows them")
+        if len(fitting) > 1:
+            some = ", ".join(map(str, fitting[:3])) + (" …" if len(fitting) > 3 else "")
+            raise JobNotFound(
+                f"more than one job has an id that begins with {text!r} ({some}); give more of it"
+            )
+        return uuid.UUID(str(fitting[0]))
+
+    # -- queues
+
+    def pause(self, queue: str) -> None:
+        """Hand out no more jobs of a queue; what runs goes on."""
+        self._switch(queue, paused=True)
+
+    def resume(self, queue: str) -> None:
+        """Hand out a queue's jobs again."""
+        self._switch(queue, paused=False)
+
+    def _switch(self, queue: str, *, paused: bool) -> None:
+        known = self.list()
+        if queue not in known:
+            raise unknown_queue(queue, known)
+        self.store.pause(queue, paused=paused)

@@ -1,0 +1,110 @@
+"""Handing in work: everything is checked and encoded before anything is written; runs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
+from typing import Any
+
+from nbqueue.errors import InvalidCommand
+from nbqueue.intake import Prepared, prepare
+from nbqueue.jobs import Options
+from nbqueue.opened import Opened
+from nbqueue.receipt import JobDispatch
+
+__all__ = ["Dispatching"]
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+#: So many may wait for one commit together.
+_THREADS = 32
+
+
+class Dispatching(Opened):
+    """The verbs that hand in work; ``QueueManager`` has them."""
+
+    _pool: ThreadPoolExecutor | None = None
+
+    def dispatch(self, work: object, **options: Any) -> JobDispatch:
+        """Hand in one job; it is on disk when this returns.
+
+        Parameters
+        ----------
+        work : Job, QueuedCommand or Call
+            What to run.
+        **options
+            As ``@job`` takes them; they win over what the work says of itself.
+
+        Raises
+        ------
+        InvalidCommand
+            For work, options or arguments that cannot be stored; nothing was written.
+        DispatchFailed, QueueUnavailable
+            If it could not be made durable; the job was not accepted.
+
+        Example
+        -------
+        >>> import nbqueue as nbq
+        >>> with nbq.connect(":memory:") as queues:
+        ...     queues.dispatch(nbq.QueuedCommand("import:data"), delay=60).queue
+        'default'
+        """
+        return self.dispatch_on(None, (work,), options)[0]
+
+    def dispatch_many(self, works: Iterable[object], **options: Any) -> list[JobDispatch]:
+        """Hand in many jobs, all or none, in one transaction."""
+        return self.dispatch_on(None, works, options)
+
+    async def adispatch(self, work: object, **options: Any) -> JobDispatch:
+        """Hand in one job without blocking the running loop; on disk when it returns."""
+        return await self.adispatch_on(None, work, options)
+
+    def dispatch_on(
+        self, queue: str | None, works: Iterable[object], options: Mapping[str, Any] = _NOTHING
+    ) -> list[JobDispatch]:
+        """Hand in jobs, all or none, to this queue unless they name theirs; as ``CommandQueue`` does."""
+        if isinstance(works, str) or not isinstance(works, Iterable):
+            raise InvalidCommand(
+                f"dispatch_many takes a list of work, not {type(works).__name__} {works!r}; for one: dispatch"
+            )
+        prepared, receipts = self.prepare(queue, tuple(works), options)
+        if prepared:
+            self.live.insert(prepared)
+        return receipts
+
+    async def adispatch_on(
+        self, queue: str | None, work: object, options: Mapping[str, Any] = _NOTHING
+    ) -> JobDispatch:
+        """Hand in one job to this queue unless it names its own, without blocking the running loop."""
+        # Arguments are encoded here and now, as whoever awaits this may go on to change them.
+        prepared, receipts = self.prepare(queue, (work,), options)
+        with self._closing:
+            _ = self.store
+            pool = self._pool = self._pool or ThreadPoolExecutor(
+                _THREADS, thread_name_prefix="nbqueue-dispatch"
+            )
+            insert = functools.partial(contextvars.copy_context().run, self.live.insert, prepared)
+            inserted = asyncio.get_running_loop().run_in_executor(pool, insert)
+        await inserted
+        return receipts[0]
+
+    def prepare(
+        self, queue: str | None, works: tuple[object, ...], options: Mapping[str, Any] = _NOTHING
+    ) -> tuple[list[Prepared], list[JobDispatch]]:
+        """Check and encode work, and make its receipts; nothing is written."""
+        _ = self.store
+        now = self._clock()
+        given = Options.make(**options) if options else None
+        prepared = prepare(works, given, queue=queue, default_queue=self.config.default_queue, now=now)
+        receipts = [item.receipt(self, now) for item in prepared]
+        for receipt in receipts:
+            self.live.keep(receipt)
+        return prepared, receipts
+
+    def _finish(self, timeout: float) -> None:
+        super()._finish(timeout)
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)

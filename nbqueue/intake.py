@@ -1,0 +1,193 @@
+"""From what a user hands in to what a store takes: checks, encodes, and keeps what only lives in this process."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
+
+from nbqueue import payload
+from nbqueue.errors import InvalidCommand, NbqueueError
+from nbqueue.handlers import Handler, Kind
+from nbqueue.jobs import Claim, JobRecord, NewJob, Options, Spec, new_job_ids
+from nbqueue.receipt import JobDispatch, Source
+from nbqueue.registry import Call, to_call
+from nbqueue.retry import RetryPolicy
+from nbqueue.secret import load_secret
+from nbqueue.store import Store
+
+__all__ = ["CODE_MAX", "Live", "Prepared", "prepare"]
+
+#: A larger copy of a function drags data along that it should be given as an argument.
+CODE_MAX = 8 * 1024 * 1024
+
+_UNSAID = Options()
+_NO_RETRY = RetryPolicy()
+
+
+class Prepared(NamedTuple):
+    """One job, checked and encoded, with what it was made of."""
+
+    job: NewJob
+    call: Call
+    metadata: Mapping[str, object]
+
+    def receipt(self, source: Source, now: float) -> JobDispatch:
+        """Give its receipt."""
+        job = self.job
+        return JobDispatch(
+            job.job_id,
+            job.spec.command,
+            job.spec.queue,
+            scheduled_at=now if job.due_at is None else job.due_at,
+            metadata=self.metadata,
+            source=source,
+        )
+
+
+def prepare(
+    works: Sequence[object], given: Options | None, *, queue: str | None, default_queue: str, now: float
+) -> list[Prepared]:
+    """Check and encode what a user hands in; nothing is written.
+
+    Parameters
+    ----------
+    works : sequence
+        Whatever ``to_call`` takes.
+    given : Options, optional
+        Said at dispatch; wins over what the work says of itself.
+    queue : str, optional
+        The queue it is handed to, for work that names none.
+    default_queue : str
+        Where neither names one.
+    now : float
+        Seconds since the epoch.
+
+    Raises
+    ------
+    InvalidCommand
+        For what cannot be dispatched or stored, by its name.
+    """
+    ids = new_job_ids(len(works), now=now, randomness=os.urandom(10 * len(works)))
+    return [
+        _prepare(job_id, to_call(work), given, queue or default_queue, now)
+        for job_id, work in zip(ids, works, strict=True)
+    ]
+
+
+def _prepare(job_id: uuid.UUID, call: Call, given: Options | None, queue: str, now: float) -> Prepared:
+    options = call.options if given is None else given.over(call.options)
+    spec = Spec(
+        call.command,
+        options.queue or queue,
+        options.priority or 0,
+        call.origin,
+        call.code,
+        options.tries,
+        options.timeout,
+        options.retry or _NO_RETRY,
+    )
+    due_at = options.scheduled_at
+    if due_at is None and options.delay:
+        due_at = now + options.delay
+    metadata = options.metadata
+    text = _encode_metadata(call.command, metadata) if metadata else ""
+    job = NewJob(job_id, spec, _encode_call(call), text, due_at)
+    return Prepared(job, call, metadata)
+
+
+def _encode_call(call: Call) -> str:
+    try:
+        return payload.encode_call(call.args, call.kwargs)
+    except InvalidCommand:
+        # Only what must be pickled needs the secret, and most never make one.
+        try:
+            return payload.encode_call(call.args, call.kwargs, key=load_secret(), context=call.command)
+        except InvalidCommand as error:
+            raise InvalidCommand(f"{call.command}: {error}") from error
+
+
+def _encode_metadata(command: str, metadata: Mapping[str, object]) -> str:
+    try:
+        return payload.encode(dict(metadata), what="metadata")
+    except InvalidCommand as error:
+        raise InvalidCommand(f"{command}: {error}") from error
+
+
+class Live:
+    """What is known of a store's jobs only while this process lives; shared by all who use that store here.
+
+    The arguments and results that JSON has no word for are handed over as they are, and code that other processes
+    need is put into the store once.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._calls: dict[uuid.UUID, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        self._receipts: WeakValueDictionary[uuid.UUID, JobDispatch] = WeakValueDictionary()
+        #: Hashes of code that was put there, or cannot be.
+        self._code: set[str] = set()
+        self._lock = threading.Lock()
+
+    def insert(self, prepared: Sequence[Prepared]) -> None:
+        """Hand checked jobs to the store; on disk when this returns."""
+        pickled = []
+        for job, call, _ in prepared:
+            spec = job.spec
+            if spec.code and spec.code not in self._code and call.handler is not None:
+                self._put_code(spec, call.handler)
+            if payload.needs_pickle(job.payload):
+                pickled.append(job.job_id)
+                # Before a worker can ask for it.
+                self._calls[job.job_id] = (tuple(call.args), dict(call.kwargs))
+        try:
+            self._store.insert([item.job for item in prepared])
+            if pickled:
+                self._store.watch(pickled, self._drop_call)
+        except BaseException:
+            for job_id in pickled:
+                self._calls.pop(job_id, None)
+            raise
+
+    def call(self, job_id: uuid.UUID) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Give a job's arguments as they are, None where only their encoding is left."""
+        return self._calls.get(job_id)
+
+    def _drop_call(self, record: JobRecord) -> None:
+        self._calls.pop(record.job_id, None)
+
+    def keep(self, receipt: JobDispatch) -> None:
+        """Let results reach this receipt, while somebody holds it."""
+        self._receipts.setdefault(receipt.job_id, receipt)
+
+    def receipt(self, job_id: uuid.UUID, make: Callable[[], JobDispatch], source: Source) -> JobDispatch:
+        """Give the receipt that somebody holds already, else a new one."""
+        held = self._receipts.get(job_id)
+        if held is None:
+            held = make()
+            self.keep(held)
+            return held
+        return held if held.belongs_to(source) else make().with_value_of(held)
+
+    def on_value(self, claim: Claim, value: object) -> None:
+        """Keep what a job returned here, until the store tells whether it counts."""
+        receipt = self._receipts.get(claim.job_id)
+        if receipt is not None:
+            receipt.keep_value(claim.fence, value)
+
+    def _put_code(self, spec: Spec, handler: Handler) -> None:
+        """Put a copy of a notebook's function there for other workers; one that cannot be copied runs only here."""
+        with self._lock:
+            if spec.code in self._code:
+                return
+            if handler.kind is Kind.FUNCTION and not spec.origin.startswith("module:"):
+                try:
+                    _, blob = payload.pack_code(handler.code_target, key=load_secret(), context=spec.code)
+                except NbqueueError:
+                    blob = b""
+                if 0 < len(blob) <= CODE_MAX:
+                    self._store.put_code(spec.code, blob)
+            self._code.add(spec.code)

@@ -1,0 +1,188 @@
+"""What a queue shows of its jobs: frames, counts and SQL; changes nothing."""
+
+from __future__ import annotations
+
+import builtins
+import re
+import sys
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nbqueue.durations import ago
+from nbqueue.errors import InvalidCommand
+from nbqueue.opened import Opened
+from nbqueue.selecting import Names, Picked, Since, pick
+from nbqueue.store import QueueInfo, WorkerInfo
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Looking"]
+
+_VIEWS = frozenset(("jobs", "attempts", "events", "logs", "outputs"))
+
+
+class Looking(Opened):
+    """The verbs that only look; ``QueueManager`` has them."""
+
+    def list(self) -> list[str]:
+        """Give the names of all queues."""
+        return [queue.name for queue in self.store.queues()]
+
+    def queues(self) -> builtins.list[QueueInfo]:
+        """Give every queue with its counts, and whether it is paused."""
+        return self.store.queues()
+
+    def workers(self) -> builtins.list[WorkerInfo]:
+        """Give the workers that are here now, those of other processes too."""
+        return self.store.workers()
+
+    def jobs(
+        self,
+        *,
+        state: Names = None,
+        queue: Names = None,
+        command: object = None,
+        since: Since = None,
+        batch: uuid.UUID | str | None = None,
+        limit: int | None = None,
+    ) -> pd.DataFrame:
+        """Give jobs, a row each, newest first.
+
+        Parameters
+        ----------
+        state, queue, command : str or iterable of str, optional
+            Only those; "scheduled" and "retrying" are pending jobs that wait for their time.
+        since : str, float, timedelta or datetime, optional
+            Dispatched no longer ago than ``"1h"``, or at this time or later.
+        batch : UUID or str, optional
+            Of this batch.
+        limit : int, optional
+            At most so many; None is all.
+
+        Raises
+        ------
+        InvalidCommand, QueueUnavailable
+            For a state or a queue that does not exist, naming near matches.
+        """
+        from nbqueue import frames
+
+        limit = _check_limit(limit)
+        picked = self._pick(state=state, queue=queue, command=command, since=since, batch=batch)
+        if not picked.statuses:
+            return frames.jobs(self.store, picked.selection, limit)
+        found = frames.jobs(self.store, picked.selection, None)
+        found = found[(found["state"] != "pending") | found["status"].isin(picked.statuses)]
+        return found.head(limit) if limit is not None else found
+
+    def attempts(
+        self,
+        *,
+        state: Names = None,
+        queue: Names = None,
+        command: object = None,
+        since: Since = None,
+        batch: uuid.UUID | str | None = None,
+        limit: int | None = None,
+    ) -> pd.DataFrame:
+        """Give attempts, a row each, newest first, of the jobs that ``jobs`` would give."""
+        from nbqueue import frames
+
+        picked = self._pick(state=state, queue=queue, command=command, since=since, batch=batch)
+        return frames.attempts(self.store, _whole(picked), _check_limit(limit))
+
+    def events(
+        self,
+        *,
+        state: Names = None,
+        queue: Names = None,
+        command: object = None,
+        since: Since = None,
+        batch: uuid.UUID | str | None = None,
+        limit: int | None = None,
+    ) -> pd.DataFrame:
+        """Give what happened, a row an event, newest first, to the jobs that ``jobs`` would give."""
+        from nbqueue import frames
+
+        picked = self._pick(state=state, queue=queue, command=command, since=since, batch=batch)
+        return frames.events(self.store, _whole(picked), _check_limit(limit))
+
+    def stats(self) -> pd.DataFrame:
+        """Give a row a queue with a column a state."""
+        from nbqueue import frames
+
+        return frames.stats(self.store)
+
+    def throughput(self, every: str = "1min", *, since: Since = None) -> pd.DataFrame:
+        """Give how many jobs ended in each stretch of time.
+
+        Parameters
+        ----------
+        every : str
+            The length of a stretch, ``"10s"``, ``"1min"``, ``"1h"``.
+        since : str, float, timedelta or datetime, optional
+            From when on.
+        """
+        from nbqueue import frames
+
+        start = None if since is None else ago(since, now=self._clock(), what="since")
+        return frames.throughput(self.store, every, start)
+
+    def sql(
+        self, query: str, params: Sequence[object] = (), *, names: Mapping[str, object] | None = None
+    ) -> pd.DataFrame:
+        """Run one SELECT over ``jobs, attempts, events, logs, outputs`` and the caller's DataFrames; it only reads.
+
+        Parameters
+        ----------
+        query : str
+            What to ask; a name of a DataFrame where it is called is a table.
+        params : sequence
+            For the ``?`` in it.
+        names : mapping, optional
+            Where to look for DataFrames instead.
+
+        Example
+        -------
+        ::
+
+            queues.sql("SELECT command, quantile_cont(run_seconds, 0.95) FROM attempts GROUP BY 1")
+        """
+        spaces: list[Mapping[str, Any]]
+        if names is None:
+            frame = sys._getframe(1)  # noqa: SLF001 - the caller's names are the point
+            spaces = [frame.f_locals, frame.f_globals]
+        else:
+            spaces = [names]
+        return self.store.query(query, tuple(params), dict(_frames_in(query, spaces)))
+
+    def _pick(self, **words: Any) -> Picked:
+        known = self.list() if words["queue"] is not None else ()
+        return pick(**words, queues=known, now=self._clock())
+
+
+def _whole(picked: Picked) -> Any:
+    if picked.statuses:
+        waiting = ", ".join(sorted(picked.statuses))
+        raise InvalidCommand(f'{waiting} jobs are told apart in jobs() alone; write state="pending" here')
+    return picked.selection
+
+
+def _check_limit(limit: object) -> int | None:
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
+        raise InvalidCommand(f"limit must be a whole number from 0 up, or None for all, not {limit!r}")
+    return limit
+
+
+def _frames_in(query: str, spaces: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The DataFrames that the query may mean by a word of it; a view's name is the view's."""
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(query, str):
+        return
+    for word in dict.fromkeys(re.findall(r"[^\W\d]\w*", query)):
+        if word.lower() in _VIEWS:
+            continue
+        value = next((space[word] for space in spaces if word in space), None)
+        if isinstance(value, pandas.DataFrame):
+            yield word, value

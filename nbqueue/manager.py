@@ -1,0 +1,263 @@
+"""The facade: ``connect``, ``QueueManager`` and ``CommandQueue``, through which people and faces do everything.
+
+It decides nothing that a store, a worker or the lifecycle decides; it checks what is asked for, and hands it on.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Self
+
+from nbqueue.commandqueue import CommandQueue, connected
+from nbqueue.connecting import QueueConfig
+from nbqueue.context import current
+from nbqueue.controls import Controls
+from nbqueue.dispatching import Dispatching
+from nbqueue.durations import duration
+from nbqueue.errors import InvalidCommand, NbqueueError
+from nbqueue.executor import Executor
+from nbqueue.jobs import State, check_queue, check_tries
+from nbqueue.opened import Target
+from nbqueue.receipt import JobDispatch
+from nbqueue.registry import registry
+from nbqueue.secret import load_secret
+from nbqueue.selecting import Names, names_of, unknown_queue
+from nbqueue.store import Store
+
+if TYPE_CHECKING:
+    from nbqueue.run import Services
+    from nbqueue.worker import Worker
+
+__all__ = ["CommandQueue", "QueueConfig", "QueueManager", "adispatch", "connect", "dispatch", "manager"]
+
+# A kernel is given 2.5 s to go.
+_PATIENCE_AT_EXIT = 1.0
+
+
+class QueueManager(Controls, Dispatching):
+    """An open queue file: hands in work, starts workers, and shows what became of it.
+
+    Parameters
+    ----------
+    target : str, Path or QueueConfig, optional
+        A path, ``"duckdb:///jobs.duckdb"`` or ``":memory:"``; ``$NBQUEUE_URL``, else ./nbqueue.duckdb, unless given.
+    store : Store, optional
+        An open store instead, which is closed with this.
+    clock : callable, optional
+        Seconds since the epoch.
+
+    Raises
+    ------
+    QueueUnavailable
+        Where the file cannot be had; the sentence says why and who holds it.
+
+    Example
+    -------
+    >>> with QueueManager(":memory:") as queues:
+    ...     queues.add_queue("imports").name
+    'imports'
+    """
+
+    def __init__(
+        self, target: Target = None, *, store: Store | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        super().__init__(target, store=store, clock=clock)
+        self._workers: list[Worker] = []
+        connected.add(self)
+
+    # -- queues
+
+    def add_queue(self, name: str) -> CommandQueue:
+        """Make a queue, if there is none of that name yet."""
+        self.store.add_queue(check_queue(name))
+        return CommandQueue.of(self, name)
+
+    def queue(self, name: str) -> CommandQueue:
+        """Give a queue to dispatch on.
+
+        Raises
+        ------
+        QueueUnavailable
+            If nobody made it; the sentence names near matches.
+        """
+        known = self.list()
+        if name not in known:
+            raise unknown_queue(name, known)
+        return CommandQueue.of(self, name)
+
+    # -- work
+
+    def run(self, work: object, **options: Any) -> Any:
+        """Run a job at once, here, in the foreground, recorded like any other, and give what it returns.
+
+        Raises
+        ------
+        JobFailed, JobTimeout, JobCancelled
+            If it did not succeed.
+        """
+        from nbqueue.foreground import run_here
+
+        (item,), (receipt,) = self.prepare(None, (work,), options)
+        job = item.job._replace(due_at=None)
+        return receipt.outcome(run_here(self.store, registry, job, self._services()))
+
+    def worker(
+        self,
+        queues: Names = None,
+        concurrency: int = 4,
+        executor: str | Executor = "thread",
+        tries: int | None = None,
+        timeout: float | timedelta | None = None,
+        lease: float | timedelta = 15.0,
+        *,
+        sleep: float | timedelta = 5.0,
+        max_jobs: int | None = None,
+        max_seconds: float | timedelta | None = None,
+        when_empty: bool = False,
+    ) -> Worker:
+        """Make a worker, to be started with ``start()`` or ``with``; it stops when this closes.
+
+        Parameters
+        ----------
+        queues : str or sequence of str, optional
+            Served in this order; None is every queue.
+        concurrency : int
+            How many jobs run at once.
+        executor : str or Executor
+            ``"thread"``, or one of your own.
+        tries, timeout : optional
+            For jobs that name none.
+        lease : float or timedelta
+            Without a sign of life for so long, its jobs are given to others.
+        sleep : float or timedelta
+            The longest wait between looks at a store that cannot wake it.
+        max_jobs, max_seconds, when_empty : optional
+            It stops by itself after so many jobs, so long, or when nothing is left to do.
+        """
+        from nbqueue.executors import make_executor
+        from nbqueue.worker import Worker, WorkerOptions
+
+        store = self.store
+        wanted = names_of(queues, what="queues")
+        if wanted is not None:
+            wanted = tuple(dict.fromkeys(check_queue(name) for name in wanted))
+            if not wanted:
+                raise InvalidCommand("queues is an empty list; name a queue, or leave it out for every queue")
+        options = WorkerOptions(
+            queues=wanted,
+            tries=1 if tries is None else check_tries(tries, what="tries"),
+            timeout=None if timeout is None else duration(timeout, what="timeout", least=0.001),
+            lease=duration(lease, what="lease", least=0.1),
+            sleep=duration(sleep, what="sleep", least=0.01),
+            max_jobs=None if max_jobs is None else check_tries(max_jobs, what="max_jobs"),
+            max_seconds=None if max_seconds is None else duration(max_seconds, what="max_seconds"),
+            when_empty=when_empty,
+        )
+        slots = check_tries(concurrency, what="concurrency")
+        worker = Worker(store, registry, make_executor(executor, slots), self._services(), options)
+        self._workers.append(worker)
+        return worker
+
+    def _services(self) -> Services:
+        from nbqueue.run import Services
+
+        return Services(
+            key=load_secret, dispatcher=self, live_call=self.live.call, on_value=self.live.on_value
+        )
+
+    # -- faces
+
+    @property
+    def plot(self) -> Any:
+        """The plots: ``plot.throughput()``, ``.latency()``, ``.backlog()``, ``.timeline()``."""
+        return _face("plots").Plots(self)
+
+    # -- closing
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Stop its workers and let go of the file; doing it again does nothing.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds that running jobs are given to end, before they are given back.
+        """
+        super().close(timeout)
+        connected.discard(self)
+
+    def _finish(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        for worker in self._workers:
+            worker.stop(max(0.0, deadline - time.monotonic()))
+        self._workers.clear()
+        super()._finish(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return f"QueueManager({self.name}: closed)"
+        try:
+            queues = self.store.queues()
+        except NbqueueError:
+            return f"QueueManager({self.name}: unavailable)"
+        waiting, running = (
+            sum(queue.counts[state] for queue in queues) for state in (State.PENDING, State.RUNNING)
+        )
+        return f"QueueManager({self.name.rstrip(':')}: {waiting} waiting, {running} running)"
+
+
+@atexit.register
+def _close_all() -> None:
+    for one in connected.all():
+        with contextlib.suppress(Exception):
+            one.close(_PATIENCE_AT_EXIT)
+
+
+def connect(target: Target = None) -> QueueManager:
+    """Open a queue, or join it where it is open already.
+
+    Parameters
+    ----------
+    target : str, Path or QueueConfig, optional
+        A path, ``"duckdb:///jobs.duckdb"`` or ``":memory:"``; ``$NBQUEUE_URL``, else ./nbqueue.duckdb, unless given.
+
+    Raises
+    ------
+    QueueUnavailable
+        Where the file cannot be had; the sentence says why and who holds it.
+    """
+    return QueueManager(target)
+
+
+def manager() -> QueueManager:
+    """Give the manager that was connected last and is open; connect the default where there is none."""
+    return connected.latest(QueueManager)
+
+
+def dispatch(work: object, **options: Any) -> JobDispatch:
+    """Hand in one job to the queue connected last; inside a job, to the one that the job came from."""
+    context = current(None)
+    receipt: JobDispatch = (manager() if context is None else context).dispatch(work, **options)
+    return receipt
+
+
+async def adispatch(work: object, **options: Any) -> JobDispatch:
+    """Hand in one job without blocking the running loop; otherwise as ``dispatch``."""
+    context = current(None)
+    receipt: JobDispatch = await (manager() if context is None else context).adispatch(work, **options)
+    return receipt
+
+
+def _face(name: str) -> Any:
+    """Give a module of the layer above, which knows this one; the only way up."""
+    return importlib.import_module(f"nbqueue.{name}")

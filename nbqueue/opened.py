@@ -1,0 +1,103 @@
+"""An open queue: its store for as long as it is open, and who wants to know when it closes; knows no jobs."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from nbqueue.connecting import Connection, QueueConfig
+from nbqueue.errors import QueueUnavailable
+from nbqueue.store import Store
+
+__all__ = ["Opened", "Target"]
+
+#: What a queue is named by; None is ``$NBQUEUE_URL``, else ./nbqueue.duckdb.
+Target = str | os.PathLike[str] | QueueConfig | None
+
+
+class Opened:
+    """A queue that is open until it is closed; the base of ``QueueManager``.
+
+    Parameters
+    ----------
+    target : str, Path or QueueConfig, optional
+        What to open.
+    store : Store, optional
+        An open store instead, which is closed with this.
+    clock : callable, optional
+        Seconds since the epoch.
+    """
+
+    def __init__(
+        self, target: Target = None, *, store: Store | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        #: Where it is, and the queue of jobs that name none.
+        self.config = QueueConfig.read(target) if store is None else QueueConfig(driver="memory")
+        self._connection = Connection(self.config, store)
+        #: What is known of its jobs only in this process.
+        self.live = self._connection.live
+        self._clock = clock
+        opened = self._connection.store
+        #: Where it is: the absolute path, or ":memory:".
+        self.name = opened.name
+        #: Whether connecting made the file.
+        self.created = self._connection.created
+        #: The jobs that were running when the file was last left without a word, and what became of them.
+        self.interrupted = list(getattr(opened, "interrupted", ()))
+        self._closing = threading.Lock()
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._numbers = itertools.count()
+        if self.config.default_queue != "default":
+            opened.add_queue(self.config.default_queue)
+
+    @property
+    def store(self) -> Store:
+        """The store, while it is open.
+
+        Raises
+        ------
+        QueueUnavailable
+            After ``close``.
+        """
+        if self._connection.closed:
+            raise QueueUnavailable(
+                f"{self.name} was closed here; nbqueue.connect({self.name!r}) opens it again"
+            )
+        return self._connection.store
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._connection.closed
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call this when it closes; gives a way to stop that."""
+        number = next(self._numbers)
+        self._callbacks[number] = callback
+
+        def stop() -> None:
+            self._callbacks.pop(number, None)
+
+        return stop
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Let go of the file; doing it again does nothing.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds that running jobs are given to end, before they are given back.
+        """
+        with self._closing:
+            if self._connection.closed:
+                return
+            self._finish(timeout)
+            self._connection.close()
+        for callback in list(self._callbacks.values()):
+            callback()
+
+    def _finish(self, timeout: float) -> None:
+        """End what still uses the store."""

@@ -1,0 +1,240 @@
+"""One job from claim to report, as a pipeline: resolve, decode, call, encode, say how it ended; knows no store."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from nbqueue import payload
+from nbqueue.context import Context, Dispatcher, JobStopped, entering
+from nbqueue.errors import InvalidCommand, NbqueueError, PayloadUntrusted
+from nbqueue.executor import StopReason
+from nbqueue.handlers import Handler
+from nbqueue.jobs import Claim, Spec
+from nbqueue.lifecycle import Outcome
+from nbqueue.retry import kinds_of
+from nbqueue.store import Report, ReportKind
+
+__all__ = ["Attempt", "Runner", "Services", "unstored_reason"]
+
+ERROR_MAX = 2_000
+TRACEBACK_MAX = 100_000
+RESULT_MAX = 64 * 1024 * 1024
+_UNSTORED = '{"$nbq-unstored": '
+_HERE = str(Path(__file__).parent)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What running jobs need from whoever made their worker."""
+
+    #: Gives this user's secret; called only where something is signed.
+    key: Callable[[], bytes]
+    #: Takes what jobs dispatch.
+    dispatcher: Dispatcher
+    #: Gives the arguments of a job as they were handed in, while this process lives; None: decode the stored ones.
+    live_call: Callable[[UUID], tuple[tuple[Any, ...], dict[str, Any]] | None]
+    #: Takes what a job returned, before its store knows.
+    on_value: Callable[[Claim, object], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Makes an attempt of each claim.
+
+    Parameters
+    ----------
+    resolve : Callable[[Spec], Handler | None]
+        Gives the handler of a job.
+    services : Services
+        See there.
+    clock : Callable[[], float]
+        Seconds since the epoch.
+    """
+
+    resolve: Callable[[Spec], Handler | None]
+    services: Services
+    clock: Callable[[], float] = time.time
+
+    def begin(self, claim: Claim) -> Attempt:
+        """Start an attempt; its clock runs from here."""
+        return Attempt(self, claim)
+
+
+class Attempt:
+    """One attempt: its context, and the report that comes of it."""
+
+    __slots__ = ("claim", "context", "runner", "started_at")
+
+    def __init__(self, runner: Runner, claim: Claim):
+        self.runner = runner
+        self.claim = claim
+        self.context = Context(claim, runner.services.dispatcher)
+        self.started_at = runner.clock()
+
+    def run(self, finish: Callable[[Awaitable[Any]], Any]) -> Report:
+        """Run it to its end, whatever that is; never raises.
+
+        Parameters
+        ----------
+        finish : Callable[[Awaitable], object]
+            Brings what an ``async def`` handler gave to its value.
+        """
+        try:
+            handler, args, kwargs = self._prepare()
+        except NbqueueError as error:
+            return self._refused(error)
+        except Exception as error:  # noqa: BLE001 - a payload that cannot be rebuilt is the job's error
+            return self._failed(error)
+        context = self.context
+        capture = context.capture
+        try:
+            with entering(context), capture:
+                value = handler.invoke(context, args, kwargs)
+                if handler.is_async:
+                    value = finish(value)
+        except JobStopped as stopped:
+            return self.stopped(stopped)
+        except BaseException as error:  # noqa: BLE001 - SystemExit in a job ends the job, not its worker
+            return self._failed(error)
+        return self._returned(value)
+
+    def _prepare(self) -> tuple[Handler, tuple[Any, ...], Mapping[str, Any]]:
+        claim, services = self.claim, self.runner.services
+        handler = self.runner.resolve(claim.spec)
+        if handler is None:
+            msg = f'the handler of "{claim.spec.command}" is not here any more; define it again, then retry the job'
+            raise InvalidCommand(msg)
+        text = claim.payload
+        if not payload.needs_pickle(text):
+            return (handler, *payload.decode_call(text))
+        live = services.live_call(claim.job_id)
+        if live is not None:
+            return (handler, *live)
+        return (handler, *payload.decode_call(text, key=services.key(), context=claim.spec.command))
+
+    # -- how it ended
+
+    def _returned(self, value: object) -> Report:
+        reason = self.context.stop_reason
+        if reason is StopReason.TIMEOUT:
+            return self._timed_out("it went on and returned late")
+        self.runner.services.on_value(self.claim, value)
+        return self._report(Outcome.SUCCEEDED, result="" if value is None else self._encode(value))
+
+    def _encode(self, value: object) -> str:
+        try:
+            try:
+                text = payload.encode(value, what="result")
+            except InvalidCommand:
+                key = self.runner.services.key()
+                text = payload.encode(value, key=key, context=self.claim.spec.command, what="result")
+        except InvalidCommand as error:
+            return _unstored(str(error))
+        if len(text) > RESULT_MAX:
+            return _unstored(f"it is {len(text):,} characters long and a stored result may have {RESULT_MAX:,}")
+        return text
+
+    def stopped(self, stopped: JobStopped) -> Report:
+        """Say how a job ended that was told to stop."""
+        if stopped.reason is StopReason.TIMEOUT:
+            return self._timed_out("it stopped when told to")
+        if stopped.reason is StopReason.SHUTDOWN:
+            return self._report(None, kind=ReportKind.RELEASED)
+        return self._report(Outcome.CANCELLED)
+
+    def _timed_out(self, how: str) -> Report:
+        error = f"TimeoutError: it took longer than its timeout of {self.claim.timeout or 0:g} s; {how}"
+        return self._report(Outcome.TIMED_OUT, error=error, kinds=kinds_of(TimeoutError()))
+
+    def _failed(self, error: BaseException) -> Report:
+        reason = self.context.stop_reason
+        if reason is StopReason.TIMEOUT:
+            return self._timed_out(f"it ended with {_sentence(error)}")
+        if reason is StopReason.SHUTDOWN:
+            return self._report(None, kind=ReportKind.RELEASED)
+        outcome = Outcome.CANCELLED if reason is StopReason.CANCEL else Outcome.FAILED
+        return self._report(outcome, error=_sentence(error), kinds=kinds_of(error), traceback=_traceback(error))
+
+    def _refused(self, error: NbqueueError) -> Report:
+        untrusted = isinstance(error, PayloadUntrusted)
+        return self._report(None, kind=ReportKind.REFUSED, error=str(error), cause="untrusted" if untrusted else "unreadable")
+
+    def _report(
+        self,
+        outcome: Outcome | None,
+        *,
+        kind: ReportKind = ReportKind.ENDED,
+        result: str = "",
+        error: str = "",
+        kinds: tuple[str, ...] = (),
+        cause: str = "",
+        traceback: str = "",
+    ) -> Report:
+        context = self.context
+        return Report(
+            self.claim,
+            kind,
+            outcome,
+            self.started_at,
+            self.runner.clock(),
+            result,
+            error,
+            kinds,
+            cause,
+            traceback,
+            context.capture.drain(),
+            (),
+            context.take_progress(),
+        )
+
+
+def _unstored(reason: str) -> str:
+    import json
+
+    return _UNSTORED + json.dumps(reason) + "}"
+
+
+def unstored_reason(result: str) -> str | None:
+    """Why a result was not stored, None where it was.
+
+    >>> unstored_reason('{"$nbq-unstored": "it is a socket"}')
+    'it is a socket'
+    """
+    if not result.startswith(_UNSTORED):
+        return None
+    import json
+
+    reason: str = json.loads(result)["$nbq-unstored"]
+    return reason
+
+
+def _sentence(error: BaseException) -> str:
+    """The error in one line, as a traceback ends."""
+    try:
+        text = str(error)
+    except Exception as broken:  # noqa: BLE001 - an error whose own text fails is still an error
+        text = f"<its text failed with {type(broken).__name__}>"
+    name = type(error).__name__
+    sentence = f"{name}: {text}" if text else name
+    return sentence if len(sentence) <= ERROR_MAX else sentence[: ERROR_MAX - 1] + "…"
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback from the handler on, without the frames that called it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_HERE):
+        trace = trace.tb_next
+    try:
+        text = "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))
+    except Exception as broken:  # noqa: BLE001 - formatting runs the error's own code
+        return f"{_sentence(error)}\n(its traceback could not be formatted: {type(broken).__name__})"
+    if len(text) <= TRACEBACK_MAX:
+        return text
+    half = TRACEBACK_MAX // 2
+    return f"{text[:half]}\n… [{len(text) - TRACEBACK_MAX:,} characters left out] …\n{text[-half:]}"

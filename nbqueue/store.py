@@ -1,0 +1,264 @@
+"""The Store contract: a dozen verbs on jobs, each taking and returning batches; knows no implementation.
+
+A store keeps jobs, hands them to workers and applies what workers report. It never runs anything. Every verb may be
+called from any thread and is idempotent: ids are made by the caller, reports carry a fence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+from uuid import UUID
+
+from nbqueue.jobs import Claim, JobRecord, NewJob, Spec, State
+from nbqueue.lifecycle import Outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "Answer",
+    "Capability",
+    "Handlers",
+    "LogChunk",
+    "QueueInfo",
+    "Report",
+    "ReportKind",
+    "Selection",
+    "Store",
+    "Turn",
+    "WorkerInfo",
+]
+
+
+class Capability(StrEnum):
+    """What a store may or may not be able to do; what is missing raises ``NotSupported``."""
+
+    ALL_OR_NONE = "all_or_none"
+    PRIORITY = "priority"
+    CANCEL = "cancel"
+    PAUSE = "pause"
+    SQL = "sql"
+    #: What was acknowledged survives ``kill -9``.
+    DURABLE = "durable"
+
+
+@dataclass(frozen=True, slots=True)
+class Handlers:
+    """Which jobs a worker can run: its handlers by name and origin, and the code it trusts by hash."""
+
+    #: Names any job without an origin may use.
+    commands: frozenset[str] = frozenset()
+    #: (command, origin) of functions and Job classes.
+    owned: frozenset[tuple[str, str]] = frozenset()
+    #: Hashes of code by value that was verified.
+    code: frozenset[str] = frozenset()
+    #: Take everything; for tests and tools.
+    everything: bool = False
+
+    def accepts(self, spec: Spec) -> bool:
+        """Whether a job of this spec can run here."""
+        if self.everything:
+            return True
+        if not spec.origin:
+            return spec.command in self.commands
+        return (spec.command, spec.origin) in self.owned or (bool(spec.code) and spec.code in self.code)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInfo:
+    """Who works, where and on what."""
+
+    #: Unique for ever: a restarted worker has another.
+    worker_id: str
+    #: None: every queue.
+    queues: tuple[str, ...] | None = None
+    concurrency: int = 1
+    executor: str = "thread"
+    host: str = ""
+    pid: int = 0
+    #: For jobs that name none.
+    tries: int = 1
+    timeout: float | None = None
+    #: Seconds without a turn after which its jobs are given to others.
+    lease: float = 15.0
+
+
+class LogChunk(NamedTuple):
+    """What a job wrote, in the order it wrote it."""
+
+    #: "stdout", "stderr" or "log".
+    stream: str
+    text: str
+    #: Seconds since the epoch.
+    at: float
+
+
+class ReportKind(StrEnum):
+    """What a worker may say of a claim."""
+
+    #: It ran to an end.
+    ENDED = "ended"
+    #: It is given back, run or not.
+    RELEASED = "released"
+    #: It may not be run here.
+    REFUSED = "refused"
+    #: Still running: logs and progress so far.
+    NEWS = "news"
+
+
+class Report(NamedTuple):
+    """What a worker says of one claim."""
+
+    claim: Claim
+    kind: ReportKind
+    outcome: Outcome | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    #: ``payload.encode`` of the result, "" for None.
+    result: str = ""
+    #: "KeyError: 'x'".
+    error: str = ""
+    #: Dotted names of the error's classes.
+    kinds: tuple[str, ...] = ()
+    #: A cause more exact than the outcome's: "killed (SIGKILL)", "out of memory" …
+    cause: str = ""
+    traceback: str = ""
+    logs: tuple[LogChunk, ...] = ()
+    #: JSON texts of rich displays (mimebundles).
+    outputs: tuple[str, ...] = ()
+    #: JSON text {"done":…, "total":…, "note":…}, "" for no news.
+    progress: str = ""
+
+
+class Answer(NamedTuple):
+    """What came of one request about one job."""
+
+    job_id: UUID
+    done: bool
+    #: Why not, as a sentence; "" where it was done.
+    reason: str = ""
+
+
+class Turn(NamedTuple):
+    """What a worker gets for its report: how each was taken, what to run next, what to stop."""
+
+    answers: Sequence[Answer]
+    claims: Sequence[Claim]
+    #: Fences of this worker's claims that somebody wants cancelled.
+    cancels: Sequence[int]
+    #: Seconds until a delayed job of its queues may be due; None: none waits.
+    next_due: float | None
+    #: Specs with pending jobs in its queues that its handlers do not accept.
+    unknown: Sequence[Spec] = ()
+    #: The store no longer knows this worker: its lease ran out, and it must join again.
+    expired: bool = False
+
+
+class QueueInfo(NamedTuple):
+    """A queue and how it stands."""
+
+    name: str
+    paused: bool
+    #: Jobs by state; every state is there. Pending ones that wait for their time are in ``waiting`` too.
+    counts: Mapping[State, int]
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which jobs; every field narrows it, an empty one selects all."""
+
+    ids: tuple[UUID, ...] | None = None
+    states: tuple[State, ...] | None = None
+    queues: tuple[str, ...] | None = None
+    commands: tuple[str, ...] | None = None
+    batch_id: UUID | None = None
+    #: Dispatched at or after this, seconds since the epoch.
+    since: float | None = None
+    #: Finished before this, seconds since the epoch.
+    finished_before: float | None = None
+
+
+class Store(Protocol):
+    """Where jobs are kept."""
+
+    #: What people call it: a path or a URL without its password.
+    name: str
+    capabilities: frozenset[Capability]
+
+    def insert(self, jobs: Sequence[NewJob], worker_id: str | None = None) -> list[Claim]:
+        """Take new jobs, all or none; they are durable when this returns. A job of a known id is left as it is.
+
+        With ``worker_id`` that worker, which has joined, gets them at once, and nobody else does.
+        """
+
+    def put_code(self, code: str, blob: bytes) -> None:
+        """Keep code by value under its hash; durable when this returns."""
+
+    def get_code(self, code: str) -> bytes | None:
+        """Give code by its hash, None where nobody put any."""
+
+    def join(self, worker: WorkerInfo, handlers: Handlers, wake: Callable[[Sequence[Claim]], None]) -> None:
+        """Make a worker known.
+
+        ``wake`` is called (from any thread; it must be quick) with jobs claimed for it meanwhile out of the slots that its last turn
+        left open, or with nothing, which means: take a turn.
+        """
+
+    def turn(
+        self, worker_id: str, reports: Sequence[Report], slots: int, handlers: Handlers | None = None
+    ) -> Turn:
+        """Record what a worker reports, renew its lease, and claim up to ``slots`` jobs for it, in one commit.
+
+        Slots left open stay open until its next turn. ``handlers`` replaces what it joined with.
+        """
+
+    def leave(self, worker_id: str) -> None:
+        """Forget a worker; what it still has is given back."""
+
+    def get(self, ids: Sequence[UUID]) -> list[JobRecord]:
+        """Give the records of these jobs, in this order; unknown ones are left out."""
+
+    def watch(self, ids: Sequence[UUID], notify: Callable[[JobRecord], None]) -> Callable[[], None]:
+        """Call ``notify`` once for each of these jobs when it has ended, at once if it has; gives a way to stop that.
+
+        ``notify`` is called from any thread and must be quick. A job that is retried by hand is not watched on.
+        """
+
+    def cancel(self, ids: Sequence[UUID]) -> list[Answer]:
+        """Cancel pending jobs, ask running ones to stop."""
+
+    def retry(self, ids: Sequence[UUID]) -> list[Answer]:
+        """Let ended jobs run again and waiting ones run now."""
+
+    def forget(self, selection: Selection) -> int:
+        """Remove ended jobs with all their history; gives how many."""
+
+    def find(self, selection: Selection) -> list[UUID]:
+        """Give the ids of the jobs selected, oldest first."""
+
+    def explain(self, job_id: UUID) -> str:
+        """Say in a sentence why a job is not running; "" if it is running."""
+
+    def add_queue(self, name: str) -> None:
+        """Make a queue known."""
+
+    def pause(self, queue: str, *, paused: bool) -> None:
+        """Stop handing out a queue's jobs, or go on; survives a restart."""
+
+    def queues(self) -> list[QueueInfo]:
+        """Every queue, by name."""
+
+    def workers(self) -> list[WorkerInfo]:
+        """The workers that are here now."""
+
+    def query(
+        self, sql: str, params: Sequence[object] = (), frames: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    ) -> pd.DataFrame:
+        """Run one read-only SELECT over the views ``jobs, attempts, events, logs, outputs`` and the given frames."""
+
+    def close(self) -> None:
+        """Write what is left, and let go of everything."""

@@ -1,0 +1,283 @@
+"""The DuckDB store: an index made durable by a ledger in one file, with one writer thread.
+
+Verbs arrive from any thread and wait for the writer. Whatever arrives while it commits goes into the next commit, so that throughput
+rises with load while a lone call costs one commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+
+from nbqueue.errors import DispatchFailed, NbqueueError, QueueUnavailable
+from nbqueue.jobs import Claim
+from nbqueue.lifecycle import Lost
+from nbqueue.slots import begun_claims
+from nbqueue.store import Capability
+from nbqueue.stores.engine import IndexStore, Interruption
+from nbqueue.stores.index import Index, Seat
+from nbqueue.stores.ledger import Ledger, Writes
+from nbqueue.stores.owner import Ownership, check_path
+
+__all__ = ["DuckDBStore"]
+
+T = TypeVar("T")
+
+#: A checkpoint comes after so many rows, and as soon as this many seconds pass without a verb.
+CHECKPOINT_ROWS = 200_000
+IDLE_SECONDS = 2.0
+
+
+class _Op:
+    """A verb on its way through the writer."""
+
+    __slots__ = ("done", "error", "result", "verb")
+
+    def __init__(self, verb: Callable[[Index], Any]):
+        self.verb = verb
+        self.result: Any = None
+        self.error: BaseException | None = None
+        # A bare lock is the cheapest thing to wait on that Ctrl-C can break.
+        self.done = threading.Lock()
+        self.done.acquire()
+
+
+class DuckDBStore(IndexStore):
+    """Jobs in one DuckDB file that this process owns.
+
+    Parameters
+    ----------
+    path : Path
+        The file; made if there is none.
+    clock : Callable[[], float]
+        Seconds since the epoch.
+    ticks : Callable[[], float]
+        Seconds by a clock that never steps back.
+
+    Raises
+    ------
+    QueueUnavailable
+        The file is held by another process, is no queue file, was written by a newer nbqueue, or cannot be written.
+    """
+
+    capabilities = frozenset(Capability)
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time, ticks: Callable[[], float] = time.monotonic):
+        path = Path(path).absolute()
+        super().__init__(str(path), clock=clock, ticks=ticks)
+        check_path(path)
+        self._path = path
+        self.slot_folder = path.with_name(path.name + ".slots")
+        self._inbox: deque[_Op] = deque()
+        self._news = threading.Event()
+        self._stopping = False
+        self._broken: str = ""
+        self._ownership = Ownership(path)
+        self._ownership.take()
+        try:
+            self._open()
+        except BaseException:
+            self._ownership.release()
+            raise
+        self._thread = threading.Thread(target=self._write_loop, name="nbqueue-writer", daemon=True)
+        self._thread.start()
+
+    # -- opening and recovery
+
+    def _open(self) -> None:
+        try:
+            connection = duckdb.connect(str(self._path), config={"enable_external_access": "false"})
+        except duckdb.Error as error:
+            raise QueueUnavailable(_cannot_open(self._path, error)) from error
+        try:
+            self._ledger = Ledger(connection, self.name)
+            self.created = self._ledger.prepare()
+            self._index = self._recover({})
+        except BaseException:
+            connection.close()
+            raise
+        for path in self.slot_folder.glob("*.slots") if self.slot_folder is not None else ():
+            path.unlink(missing_ok=True)
+
+    def _recover(self, seats: dict[str, Seat]) -> Index:
+        """Rebuild the index; what ran under a worker that is not seated was interrupted."""
+        now = self._clock()
+        index = Index(self._ledger, self._ledger.numbers(), self._chance)
+        recovered = self._ledger.recover(index, now)
+        index.seats = seats
+        for seat in seats.values():
+            seat.claims.clear()
+        begun = set(begun_claims(self.slot_folder)) if self.slot_folder is not None else set()
+        for job in recovered.running:
+            seat = seats.get(job.worker)
+            if seat is not None:
+                seat.claims[job.life.fence] = job
+                continue
+            self.interrupted.append(_interrupt(job, index, begun=job.life.fence in begun, now=now))
+        self._ledger.commit(Writes.of(index))
+        index.calls.clear()
+        return index
+
+    # -- the writer
+
+    def _run(self, verb: Callable[[Index], T]) -> T:
+        if self._stopping or self._broken:
+            raise QueueUnavailable(self._broken or f"{self.name} is closed; open it again with nbqueue.connect")
+        op = _Op(verb)
+        self._inbox.append(op)
+        if not self._news.is_set():
+            self._news.set()
+        op.done.acquire()
+        if op.error is not None:
+            raise op.error
+        result: T = op.result
+        return result
+
+    def _write_loop(self) -> None:
+        news, inbox = self._news, self._inbox
+        while True:
+            if not inbox:
+                idle = not news.wait(IDLE_SECONDS if self._ledger.unchecked else None)
+                if idle and not inbox:
+                    self._checkpoint()
+                    continue
+            news.clear()
+            batch = []
+            with contextlib.suppress(IndexError):
+                while True:
+                    batch.append(inbox.popleft())
+            if batch:
+                self._commit(batch)
+            if self._stopping and not inbox:
+                break
+            if self._ledger.unchecked > CHECKPOINT_ROWS:
+                self._checkpoint()
+
+    def _commit(self, batch: list[_Op]) -> None:
+        index = self._index
+        for op in batch:
+            try:
+                op.result = op.verb(index)
+            except NbqueueError as error:
+                op.error = error
+            except Exception as error:  # noqa: BLE001 - it is raised again in the caller's thread
+                op.error = error
+                self._reopen(batch, error)
+                return
+        handed = self._fill_open_slots(index)
+        calls, index.calls = index.calls, []
+        writes = Writes.of(index)
+        if writes:
+            try:
+                self._ledger.commit(writes)
+            except Exception as error:  # noqa: BLE001 - every caller is told
+                self._reopen(batch, error)
+                return
+        self._hand_out(handed, calls)
+        for op in batch:
+            op.done.release()
+
+    @staticmethod
+    def _hand_out(handed: list[tuple[Seat, list[Claim]]], calls: list[Callable[[], None]]) -> None:
+        for seat, claims in handed:
+            seat.wake(claims)
+        for call in calls:
+            call()
+
+    def _reopen(self, batch: list[_Op], error: Exception) -> None:
+        """Go back to what is on disk after a failed commit: nothing of this batch was acknowledged."""
+        sentence = f"{self.name} could not be written ({_first_line(error)}); nothing of this call was accepted"
+        try:
+            with contextlib.suppress(duckdb.Error):
+                self._ledger.close()
+            seats = self._index.seats
+            connection = duckdb.connect(str(self._path), config={"enable_external_access": "false"})
+            self._ledger = Ledger(connection, self.name)
+            self._ledger.prepare()
+            watchers = self._index.watchers()
+            self._index = self._recover(seats)
+            self._index.rewatch(watchers)
+        except Exception as again:  # noqa: BLE001 - the store says so from now on
+            self._broken = (
+                f"{self.name} cannot be written any more ({_first_line(again)}); everything acknowledged is in it:"
+                " mend the cause, then open it again"
+            )
+        for op in batch:
+            op.error = op.error if isinstance(op.error, NbqueueError) else DispatchFailed(sentence)
+            if self._broken:
+                op.error = QueueUnavailable(self._broken)
+            op.error.__cause__ = error
+            op.done.release()
+        if self._broken:
+            while self._inbox:
+                op = self._inbox.popleft()
+                op.error = QueueUnavailable(self._broken)
+                op.done.release()
+
+    def _write_out(self, index: Index) -> None:
+        writes = Writes.of(index)
+        if writes:
+            self._ledger.commit(writes)
+
+    def _checkpoint(self) -> None:
+        try:
+            self._ledger.checkpoint()
+        except duckdb.Error:
+            # The log keeps everything; the next commit will say what is wrong.
+            self._ledger.unchecked = 0
+
+    def close(self) -> None:
+        """Write what is left, and let go of the file."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self._news.set()
+        self._thread.join()
+        while self._inbox:
+            op = self._inbox.popleft()
+            op.error = QueueUnavailable(f"{self.name} was closed meanwhile")
+            op.done.release()
+        if not self._broken and self._ledger.unchecked:
+            self._checkpoint()
+        with contextlib.suppress(duckdb.Error):
+            self._ledger.close()
+        if self.slot_folder is not None:
+            with contextlib.suppress(OSError):
+                self.slot_folder.rmdir()
+        self._ownership.release()
+
+
+def _interrupt(job: Any, index: Index, *, begun: bool, now: float) -> Interruption:
+    worker = job.worker or "its worker"
+    error = (
+        f"worker {worker} went away while the job ran (its kernel or process was killed)"
+        if begun
+        else f"worker {worker} went away before the job was begun"
+    )
+    life = job.life
+    step = index.lose(job, Lost(life.fence, begun), now, error=error)
+    became = "failed" if step.life.state.ended else "given back to its queue"
+    return Interruption(
+        job.new.job_id, job.new.spec.command, job.new.spec.queue, job.worker, life.attempt, begun, f"{error}; {became}"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0]
+
+
+def _cannot_open(path: Path, error: duckdb.Error) -> str:
+    text = _first_line(error)
+    if "Could not set lock" in text:
+        holder = text.partition("held in ")[2].partition(". See")[0] or "another program"
+        return f"{path} is open in {holder}; close it there, or use another file here"
+    if "not a valid DuckDB" in text:
+        return f"{path} is not a DuckDB database; move it away, or name another file for the queue"
+    return f"{path} cannot be opened: {text}"

@@ -1,0 +1,266 @@
+"""The verbs of a store as changes to an index; knows neither who runs them nor where they are kept.
+
+``IndexStore`` is what the memory and the DuckDB store share. A verb is a function of the index; ``_run`` brings it to the one
+thread that may touch the index, and returns when what it wrote is kept.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from uuid import UUID
+
+from nbqueue.errors import QueueUnavailable
+from nbqueue.jobs import Claim, JobRecord, NewJob, State
+from nbqueue.lifecycle import Life
+from nbqueue.store import Answer, Capability, Handlers, QueueInfo, Report, Selection, Turn, WorkerInfo
+from nbqueue.stores.index import Index, Seat
+from nbqueue.stores.ledger import Ledger, Writes
+from nbqueue.stores.why import explain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["IndexStore", "Interruption"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """A job that was running when its store was left without a word."""
+
+    job_id: UUID
+    command: str
+    queue: str
+    worker: str
+    attempt: int
+    #: It had really been started, not only claimed ahead.
+    begun: bool
+    #: What became of it, as a sentence.
+    reason: str
+
+
+class IndexStore:
+    """A store whose live jobs are in an ``Index``; subclasses say where verbs run and where rows go.
+
+    Parameters
+    ----------
+    name : str
+        What people call it.
+    clock : Callable[[], float]
+        Seconds since the epoch.
+    ticks : Callable[[], float]
+        Seconds by a clock that never steps back, for leases.
+    """
+
+    capabilities: frozenset[Capability] = frozenset(Capability) - {Capability.DURABLE}
+    #: Where workers note which job each slot has begun; None: nowhere.
+    slot_folder: Path | None = None
+
+    def __init__(self, name: str, *, clock: Callable[[], float] = time.time, ticks: Callable[[], float] = time.monotonic):
+        self.name = name
+        self.created = True
+        self.interrupted: list[Interruption] = []
+        self._clock = clock
+        self._ticks = ticks
+        self._chance = random.random
+        self._index: Index
+        self._ledger: Ledger
+
+    def _run(self, verb: Callable[[Index], T]) -> T:
+        raise NotImplementedError
+
+    # -- the verbs
+
+    def insert(self, jobs: Sequence[NewJob], worker_id: str | None = None) -> list[Claim]:
+        """Take new jobs, all or none; with ``worker_id`` for that worker alone."""
+        return self._run(lambda index: index.insert(jobs, self._clock(), worker_id))
+
+    def put_code(self, code: str, blob: bytes) -> None:
+        """Keep code by value under its hash."""
+        self._run(lambda _: self._ledger.put_code(code, blob))
+
+    def get_code(self, code: str) -> bytes | None:
+        """Give code by its hash."""
+        return self._run(lambda _: self._ledger.get_code(code))
+
+    def join(self, worker: WorkerInfo, handlers: Handlers, wake: Callable[[Sequence[Claim]], None]) -> None:
+        """Make a worker known."""
+
+        def verb(index: Index) -> None:
+            lease_until = self._ticks() + worker.lease
+            for name in worker.queues or ():
+                index.add_queue(name)
+            index.join(lambda number: Seat(worker, number, handlers, wake, lease_until), worker, self._clock())
+
+        self._run(verb)
+
+    def turn(self, worker_id: str, reports: Sequence[Report], slots: int, handlers: Handlers | None = None) -> Turn:
+        """Record reports, renew the lease, and claim, in one commit."""
+
+        def verb(index: Index) -> Turn:
+            now, ticks = self._clock(), self._ticks()
+            seat = index.seats.get(worker_id)
+            answers = index.apply(reports, now)
+            if seat is None:
+                return Turn(answers, (), (), None, expired=True)
+            seat.lease_until = ticks + seat.info.lease
+            index.lapse(now, ticks)
+            if handlers is not None:
+                seat.use(handlers)
+            seat.slots = slots
+            claims = index.claim(seat, now)
+            cancels = [fence for fence, job in seat.claims.items() if job.life.cancelling]
+            due_at = index.lanes.next_due()
+            next_due = None if due_at is None else max(0.0, due_at - now)
+            return Turn(answers, claims, cancels, next_due, index.unknown(seat))
+
+        return self._run(verb)
+
+    def leave(self, worker_id: str) -> None:
+        """Forget a worker; what it still has is given back."""
+        self._run(lambda index: index.leave(worker_id, self._clock()))
+
+    def get(self, ids: Sequence[UUID]) -> list[JobRecord]:
+        """Give the records of these jobs, in this order."""
+
+        def verb(index: Index) -> list[JobRecord]:
+            found = {job.new.job_id: job for job in index.jobs(ids)}
+            return [found[i].record() for i in ids if i in found]
+
+        return self._run(verb)
+
+    def watch(self, ids: Sequence[UUID], notify: Callable[[JobRecord], None]) -> Callable[[], None]:
+        """Call ``notify`` once for each of these jobs when it has ended."""
+
+        def verb(index: Index) -> None:
+            for job_id in ids:
+                index.watch(job_id, notify)
+
+        def stop() -> None:
+            def verb(index: Index) -> None:
+                for job_id in ids:
+                    index.unwatch(job_id, notify)
+
+            self._run(verb)
+
+        self._run(verb)
+        return stop
+
+    def cancel(self, ids: Sequence[UUID]) -> list[Answer]:
+        """Cancel pending jobs, ask running ones to stop."""
+        return self._run(lambda index: index.cancel(ids, self._clock()))
+
+    def retry(self, ids: Sequence[UUID]) -> list[Answer]:
+        """Let ended jobs run again and waiting ones run now."""
+        return self._run(lambda index: index.retry(ids, self._clock()))
+
+    def forget(self, selection: Selection) -> int:
+        """Remove ended jobs with all their history."""
+
+        def verb(index: Index) -> int:
+            self._write_out(index)
+            return self._ledger.forget(selection, index)
+
+        return self._run(verb)
+
+    def find(self, selection: Selection) -> list[UUID]:
+        """Give the ids of the jobs selected, oldest first."""
+
+        def verb(index: Index) -> list[UUID]:
+            self._write_out(index)
+            return self._ledger.find(selection)
+
+        return self._run(verb)
+
+    def explain(self, job_id: UUID) -> str:
+        """Say in a sentence why a job is not running; "" if it is running."""
+
+        def verb(index: Index) -> str:
+            job = next(iter(index.jobs((job_id,))), None)
+            return f"there is no job {job_id} in {self.name}" if job is None else explain(job, index, self._clock())
+
+        return self._run(verb)
+
+    def add_queue(self, name: str) -> None:
+        """Make a queue known."""
+        self._run(lambda index: index.add_queue(name))
+
+    def pause(self, queue: str, *, paused: bool) -> None:
+        """Stop handing out a queue's jobs, or go on."""
+
+        def verb(index: Index) -> None:
+            state = index.queues.get(queue)
+            if state is None:
+                msg = f"there is no queue {queue!r} in {self.name}; there are: {', '.join(sorted(index.queues))}"
+                raise QueueUnavailable(msg)
+            self._write_out(index)
+            self._ledger.set_paused(queue, paused=paused)
+            state.paused = paused
+            index.fresh = True
+
+        self._run(verb)
+
+    def queues(self) -> list[QueueInfo]:
+        """Every queue, by name."""
+
+        def verb(index: Index) -> list[QueueInfo]:
+            now = self._clock()
+            waiting: dict[str, int] = {}
+            for due_at, first, last, queue in index.lanes.delayed():
+                job = index.live.get(first) if first == last else None
+                if due_at > now and (job is None or _waits(job.life)):
+                    waiting[queue] = waiting.get(queue, 0) + last - first + 1
+            return [
+                QueueInfo(name, q.paused, dict(q.counts), min(waiting.get(name, 0), q.counts[State.PENDING]))
+                for name, q in sorted(index.queues.items())
+            ]
+
+        return self._run(verb)
+
+    def workers(self) -> list[WorkerInfo]:
+        """The workers that are here now."""
+        return self._run(lambda index: [seat.info for seat in index.seats.values()])
+
+    def query(
+        self, sql: str, params: Sequence[object] = (), frames: Mapping[str, pd.DataFrame] | None = None
+    ) -> pd.DataFrame:
+        """Run one read-only SELECT over the views and the given frames."""
+        self._run(self._write_out)
+        return self._ledger.query(sql, params, frames or {})
+
+    def close(self) -> None:
+        """Let go of everything."""
+        raise NotImplementedError
+
+    # -- what subclasses share
+
+    def _write_out(self, index: Index) -> None:
+        """Bring what the index has ready into the ledger now, so that SQL sees it."""
+        raise NotImplementedError
+
+    def _fill_open_slots(self, index: Index) -> list[tuple[Seat, list[Claim]]]:
+        """Claim for workers that have room, so that a claim rides in the commit of its dispatch."""
+        if not index.fresh:
+            return []
+        index.fresh = False
+        now = self._clock()
+        handed = []
+        for seat in list(index.seats.values()):
+            claims = index.claim(seat, now)
+            if claims or len(seat.claims) < seat.slots:
+                handed.append((seat, claims))
+        return handed
+
+    @staticmethod
+    def _writes(index: Index) -> Writes:
+        return Writes.of(index)
+
+
+def _waits(life: Life) -> bool:
+    return life.state is State.PENDING and life.due_at is not None

@@ -1,0 +1,609 @@
+"""The live jobs of a store in memory, and what each verb does to them; knows no file and no thread.
+
+Every method is called by one thread at a time (the store sees to that), changes the index and appends rows for the ledger. The
+lifecycle decides what a change is; this only keeps the books.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from nbqueue.jobs import Claim, JobRecord, NewJob, Spec, State
+from nbqueue.lifecycle import (
+    CancelAsked,
+    Claimed,
+    Ended,
+    Event,
+    Life,
+    Lost,
+    Refused,
+    Released,
+    RetryAsked,
+    Step,
+    What,
+    advance,
+)
+from nbqueue.store import Answer, Handlers, Report, ReportKind, WorkerInfo
+from nbqueue.stores.lanes import Lanes
+
+__all__ = ["Index", "LiveJob", "Loader", "QueueState", "Row", "Seat", "micros"]
+
+#: One row of the ledger, in the order of ``schema.COLUMNS``.
+Row = tuple[object, ...]
+
+#: A store that can load jobs again keeps so many pending ones in memory.
+PENDING_KEPT = 20_000
+ENDED_KEPT = 5_000
+
+
+def micros(at: float | None) -> int | None:
+    """Seconds since the epoch as the ledger's microseconds."""
+    return None if at is None else round(at * 1e6)
+
+
+class LiveJob:
+    """A job that is loaded: where it stands, what it is, and how its last attempt went."""
+
+    __slots__ = (
+        "dispatched_at",
+        "finished_at",
+        "last",
+        "life",
+        "new",
+        "number",
+        "progress",
+        "spec_number",
+        "started_at",
+        "worker",
+    )
+
+    def __init__(self, number: int, new: NewJob, spec_number: int, dispatched_at: float, life: Life):
+        self.number = number
+        self.new = new
+        self.spec_number = spec_number
+        self.dispatched_at = dispatched_at
+        self.life = life
+        self.worker = ""
+        self.started_at: float | None = None
+        self.finished_at: float | None = None
+        #: (result, error, cause, traceback) of the last attempt that ended.
+        self.last: tuple[str, str, str, str] = ("", "", "", "")
+        self.progress = ""
+
+    def record(self) -> JobRecord:
+        """Give what is known of it, for people."""
+        new, life, spec = self.new, self.life, self.new.spec
+        result, error, cause, trace = self.last
+        due_at = life.due_at if life.due_at is not None else new.due_at
+        tries = life.max_attempts if life.attempt else (spec.tries or 1)
+        return JobRecord(
+            job_id=new.job_id,
+            spec=spec,
+            state=life.state,
+            attempt=life.attempt,
+            max_attempts=tries,
+            crashes=life.crashes,
+            fence=life.fence,
+            dispatched_at=self.dispatched_at,
+            scheduled_at=due_at if due_at is not None else self.dispatched_at,
+            started_at=self.started_at,
+            finished_at=self.finished_at if life.state.ended else None,
+            worker=self.worker,
+            result=result,
+            error=error,
+            cause=cause,
+            traceback=trace,
+            payload=new.payload,
+            metadata=new.metadata,
+            cancelling=life.cancelling,
+            batch_id=new.batch_id,
+            row=new.row,
+        )
+
+
+class Seat:
+    """A worker that has joined: what it can run, what it holds, and how much more it would take."""
+
+    __slots__ = ("accepted", "claims", "handlers", "info", "lease_until", "number", "slots", "wake")
+
+    def __init__(
+        self,
+        info: WorkerInfo,
+        number: int,
+        handlers: Handlers,
+        wake: Callable[[Sequence[Claim]], None],
+        lease_until: float,
+    ):
+        self.info = info
+        self.number = number
+        self.wake = wake
+        self.lease_until = lease_until
+        self.slots = 0
+        #: Its claims by fence.
+        self.claims: dict[int, LiveJob] = {}
+        self.use(handlers)
+
+    def use(self, handlers: Handlers) -> None:
+        """Take other handlers."""
+        self.handlers = handlers
+        self.accepted: dict[tuple[str, str, str], bool] = {}
+
+
+class QueueState:
+    """A queue's switch and its books."""
+
+    __slots__ = ("counts", "paused")
+
+    def __init__(self, *, paused: bool = False):
+        self.paused = paused
+        self.counts: dict[State, int] = dict.fromkeys(State, 0)
+
+
+class Loader(Protocol):
+    """Where jobs come from that are not in memory."""
+
+    def pending(self, numbers: Sequence[int]) -> list[LiveJob]:
+        """Those of these jobs that nothing has happened to since their dispatch."""
+
+    def jobs(self, ids: Sequence[UUID]) -> list[LiveJob]:
+        """These jobs, wherever they stand."""
+
+
+class Numbers(NamedTuple):
+    """Where the ever-rising numbers go on."""
+
+    seq: int = 1
+    job: int = 1
+    worker: int = 1
+    epoch: int = 1
+
+
+class Index:
+    """All that a store knows without asking its file.
+
+    Parameters
+    ----------
+    loader : Loader | None
+        None: nothing is ever dropped from memory.
+    numbers : Numbers
+        The first free ones.
+    chance : Callable[[], float]
+        For the jitter of backoffs.
+    """
+
+    def __init__(self, loader: Loader | None, numbers: Numbers, chance: Callable[[], float]):
+        self._loader = loader
+        self._chance = chance
+        self.seq, self.job, self.worker, self.epoch = numbers
+        self._fence = self.epoch << 32
+        self.lanes = Lanes()
+        self.queues: dict[str, QueueState] = {"default": QueueState()}
+        self.specs: list[Spec] = []
+        self._spec_numbers: dict[Spec, int] = {}
+        self.live: dict[int, LiveJob] = {}
+        self._by_id: dict[UUID, int] = {}
+        self._pending_kept = 0
+        self.ended: OrderedDict[UUID, LiveJob] = OrderedDict()
+        self.seats: dict[str, Seat] = {}
+        self._watchers: dict[UUID, list[Callable[[JobRecord], None]]] = {}
+        #: What the next commit writes.
+        self.rows: list[Row] = []
+        self.new_specs: list[tuple[int, Spec]] = []
+        self.new_queues: list[str] = []
+        self.new_workers: list[tuple[int, WorkerInfo, float]] = []
+        #: What is called once that is on disk.
+        self.calls: list[Callable[[], None]] = []
+        #: Something may have become claimable since the open slots were last looked at.
+        self.fresh = True
+
+    # -- dispatch
+
+    def insert(self, jobs: Sequence[NewJob], now: float, worker_id: str | None = None) -> list[Claim]:
+        """Take new jobs; one whose id is known is left as it is. A worker named gets them without a queue."""
+        reserved: list[int] = []
+        now_us = round(now * 1e6)
+        append, lanes = self.rows.append, self.lanes
+        for new in jobs:
+            job_id, spec, payload, metadata, due_at, batch_id, row = new
+            if job_id in self._by_id or job_id in self.ended:
+                continue
+            spec_number = self._spec_numbers.get(spec)
+            if spec_number is None:
+                spec_number = self.add_spec(spec)
+            number = self.job
+            self.job = number + 1
+            seq = self.seq
+            self.seq = seq + 1
+            if due_at is not None and due_at <= now:
+                due_at = None
+            append(
+                (seq, now_us, "dispatched", number, None, None, None, None, None, None, None, micros(due_at), payload,
+                 None, None, None, job_id, spec_number, metadata or None, batch_id, row)
+            )  # fmt: skip
+            self.queues[spec.queue].counts[State.PENDING] += 1
+            if worker_id is None:
+                lanes.push(spec, number, number, due_at)
+            else:
+                reserved.append(number)
+            if worker_id is not None or self._loader is None or self._pending_kept < PENDING_KEPT:
+                self.keep(LiveJob(number, new, spec_number, now, Life(due_at=due_at)))
+                self._pending_kept += 1
+        claims: list[Claim] = []
+        if worker_id is not None:
+            self._claim_numbers(self.seats[worker_id], reserved, now, claims)
+        self.fresh = True
+        return claims
+
+    def add_spec(self, spec: Spec) -> int:
+        """Give the number of a spec, a new one if need be."""
+        number = self._spec_numbers.get(spec)
+        if number is None:
+            number = len(self.specs)
+            self.specs.append(spec)
+            self._spec_numbers[spec] = number
+            self.new_specs.append((number, spec))
+            self.add_queue(spec.queue)
+        return number
+
+    def add_queue(self, name: str) -> None:
+        """Make a queue known."""
+        if name not in self.queues:
+            self.queues[name] = QueueState()
+            self.new_queues.append(name)
+
+    def keep(self, job: LiveJob) -> None:
+        """Hold a job in memory."""
+        self.live[job.number] = job
+        self._by_id[job.new.job_id] = job.number
+
+    # -- workers
+
+    def join(self, seat_of: Callable[[int], Seat], info: WorkerInfo, now: float) -> None:
+        """Seat a worker."""
+        if info.worker_id in self.seats:
+            return
+        number = self.worker
+        self.worker = number + 1
+        self.new_workers.append((number, info, now))
+        self.seats[info.worker_id] = seat_of(number)
+
+    def leave(self, worker_id: str, now: float) -> None:
+        """Unseat a worker; what it holds is given back."""
+        seat = self.seats.pop(worker_id, None)
+        if seat is not None:
+            for fence in list(seat.claims):
+                self._happen(seat.claims[fence], Released(fence), now)
+
+    def lapse(self, now: float, ticks: float) -> None:
+        """Take the jobs of workers whose lease has run out; ``ticks`` is by the clock of leases."""
+        for worker_id, seat in list(self.seats.items()):
+            if seat.lease_until < ticks:
+                del self.seats[worker_id]
+                for fence, job in list(seat.claims.items()):
+                    error = f"worker {worker_id} was silent for longer than its lease of {seat.info.lease:g} s"
+                    self._happen(job, Lost(fence, begun=True), now, error=error, cause="lease expired")
+                self.calls.append(lambda wake=seat.wake: wake(()))  # type: ignore[misc]
+
+    def claim(self, seat: Seat, now: float) -> list[Claim]:
+        """Hand a worker what it may hold beyond what it holds."""
+        room = seat.slots - len(seat.claims)
+        if room <= 0:
+            return []
+        self.lanes.promote(now)
+        names = seat.info.queues
+        groups = [list(self.queues)] if names is None else [[name] for name in names]
+        claims: list[Claim] = []
+        for group in groups:
+            lanes = [
+                lane
+                for lane in self.lanes.of_queues([name for name in group if self._open(name)])
+                if self._accepts(seat, lane.key, lane.sample)
+            ]
+            while lanes and len(claims) < room:
+                numbers = self.lanes.take(lanes, room - len(claims))
+                if not numbers:
+                    break
+                self._claim_numbers(seat, numbers, now, claims)
+        return claims
+
+    def _open(self, name: str) -> bool:
+        queue = self.queues.get(name)
+        return queue is not None and not queue.paused
+
+    @staticmethod
+    def _accepts(seat: Seat, key: tuple[str, str, str], sample: Spec) -> bool:
+        accepted = seat.accepted.get(key)
+        if accepted is None:
+            accepted = seat.accepted[key] = seat.handlers.accepts(sample)
+        return accepted
+
+    def _claim_numbers(self, seat: Seat, numbers: list[int], now: float, claims: list[Claim]) -> None:
+        live = self.live
+        missing = [n for n in numbers if n not in live]
+        if missing and self._loader is not None:
+            for job in self._loader.pending(missing):
+                self.keep(job)
+        now_us = round(now * 1e6)
+        for number in numbers:
+            job = live.get(number)
+            # A hint that has been overtaken: cancelled, ended, or waiting for another time.
+            if job is None or (job.life.due_at is not None and job.life.due_at > now):
+                continue
+            spec = job.new.spec
+            fence = self._fence + 1
+            first = job.life.attempt == 0
+            life, event, _, _ = advance(job.life, Claimed(fence, seat.info.tries), spec, now=now)
+            if event is None:
+                continue
+            self._fence = fence
+            job.life = life
+            job.worker = seat.info.worker_id
+            job.started_at = now
+            job.progress = ""
+            if first:
+                self._pending_kept = max(0, self._pending_kept - 1)
+            seat.claims[fence] = job
+            counts = self.queues[spec.queue].counts
+            counts[State.PENDING] -= 1
+            counts[State.RUNNING] += 1
+            seq = self.seq
+            self.seq = seq + 1
+            self.rows.append(
+                (seq, now_us, "claimed", number, fence, life.attempt, life.max_attempts, life.base or None,
+                 life.crashes or None, seat.number, now_us, None, None, None, None, None, None, None, None, None, None)
+            )  # fmt: skip
+            new = job.new
+            timeout = spec.timeout if spec.timeout is not None else seat.info.timeout
+            claims.append(
+                Claim(new.job_id, fence, life.attempt, life.max_attempts, timeout, spec, new.payload, new.metadata,
+                      new.batch_id, new.row)
+            )  # fmt: skip
+
+    def apply(self, reports: Sequence[Report], now: float) -> list[Answer]:
+        """Take what a worker says of its claims."""
+        return [self._apply(report, now) for report in reports]
+
+    def _apply(self, report: Report, now: float) -> Answer:
+        claim = report.claim
+        job = self.live.get(self._by_id.get(claim.job_id, -1))
+        if job is None:
+            return self._stale(report, now)
+        if report.logs or report.outputs or report.progress:
+            if job.life.fence == claim.fence and job.life.state is State.RUNNING:
+                self._write_news(job, report, now)
+        what: What
+        if report.kind is ReportKind.ENDED:
+            assert report.outcome is not None
+            what = Ended(claim.fence, report.outcome, report.kinds)
+        elif report.kind is ReportKind.RELEASED:
+            what = Released(claim.fence)
+        elif report.kind is ReportKind.REFUSED:
+            what = Refused(claim.fence)
+        else:
+            held = job.life.fence == claim.fence and job.life.state is State.RUNNING
+            return Answer(claim.job_id, held, "" if held else "the claim was taken back")
+        step = self._happen(
+            job,
+            what,
+            report.finished_at if report.finished_at is not None else now,
+            data=report.result,
+            error=report.error,
+            cause=report.cause,
+            traceback=report.traceback,
+            started_at=report.started_at,
+        )
+        return Answer(claim.job_id, not step.refusal, step.refusal)
+
+    def _stale(self, report: Report, now: float) -> Answer:
+        """Record that a report came for a job that has ended and left, or was never here."""
+        job = self.ended.get(report.claim.job_id) or next(iter(self._load((report.claim.job_id,))), None)
+        if job is None:
+            return Answer(report.claim.job_id, done=False, reason="there is no such job any more")
+        refusal = f"the job is {job.life.state.value}, not running"
+        if report.kind is not ReportKind.NEWS:
+            self._row(job, Event.STALE, now, fence=report.claim.fence, cause=report.kind.value, error=refusal)
+        return Answer(report.claim.job_id, done=False, reason=refusal)
+
+    def _write_news(self, job: LiveJob, report: Report, now: float) -> None:
+        fence = report.claim.fence
+        for chunk in report.logs:
+            self._row(job, Event.LOG, chunk.at, fence=fence, cause=chunk.stream, data=chunk.text)
+        for output in report.outputs:
+            self._row(job, Event.OUTPUT, now, fence=fence, data=output)
+        if report.progress:
+            job.progress = report.progress
+            self._row(job, Event.PROGRESS, now, fence=fence, data=report.progress)
+
+    # -- the one place where a job moves
+
+    def _happen(
+        self,
+        job: LiveJob,
+        what: What,
+        now: float,
+        *,
+        data: str = "",
+        error: str = "",
+        cause: str = "",
+        traceback: str = "",
+        started_at: float | None = None,
+    ) -> Step:
+        before = job.life
+        spec = job.new.spec
+        step = advance(before, what, spec, now=now, chance=self._chance())
+        life, event, refusal, why = step
+        if event is None:
+            return step
+        fence = getattr(what, "fence", None)
+        if event is Event.STALE:
+            self._row(job, event, now, fence=fence, cause=type(what).__name__.lower(), error=refusal)
+            return step
+        job.life = life
+        cause = cause if why and cause else why
+        self._row(
+            job,
+            event,
+            now,
+            fence=fence,
+            data=data,
+            cause=cause,
+            error=error,
+            traceback=traceback,
+            started_at=started_at,
+            due_at=life.due_at,
+        )
+        if before.state is State.RUNNING and life.state is not State.RUNNING:
+            seat = self.seats.get(job.worker)
+            if seat is not None:
+                seat.claims.pop(before.fence, None)
+            if started_at is not None:
+                job.started_at = started_at
+        if fence is not None or event is Event.RETRIED:
+            job.last = (data, error, cause, traceback)
+        if before.state is not life.state:
+            counts = self.queues[spec.queue].counts
+            counts[before.state] -= 1
+            counts[life.state] += 1
+        if life.state is State.PENDING:
+            self._wait(job)
+        elif life.state.ended:
+            self._end(job, now)
+        return step
+
+    def _wait(self, job: LiveJob) -> None:
+        if not job.life.held:
+            self.lanes.push(job.new.spec, job.number, job.number, job.life.due_at)
+            self.fresh = True
+
+    def _end(self, job: LiveJob, now: float) -> None:
+        job.finished_at = now
+        job_id = job.new.job_id
+        if self.live.pop(job.number, None) is not None and job.life.attempt == 0:
+            self._pending_kept = max(0, self._pending_kept - 1)
+        self._by_id.pop(job_id, None)
+        self.ended[job_id] = job
+        if self._loader is not None and len(self.ended) > ENDED_KEPT:
+            self.ended.popitem(last=False)
+        watchers = self._watchers.pop(job_id, None)
+        if watchers:
+            record = job.record()
+            self.calls.extend(lambda notify=notify: notify(record) for notify in watchers)  # type: ignore[misc]
+
+    def _row(
+        self,
+        job: LiveJob,
+        event: Event,
+        now: float,
+        *,
+        fence: int | None = None,
+        data: str = "",
+        cause: str = "",
+        error: str = "",
+        traceback: str = "",
+        started_at: float | None = None,
+        due_at: float | None = None,
+    ) -> None:
+        life = job.life
+        seq = self.seq
+        self.seq = seq + 1
+        self.rows.append(
+            (seq, round(now * 1e6), event.value, job.number, fence, life.attempt, life.max_attempts, life.base or None,
+             life.crashes or None, None, micros(started_at), micros(due_at), data or None, cause or None, error or None,
+             traceback or None, None, None, None, None, None)
+        )  # fmt: skip
+
+    # -- what people ask
+
+    def cancel(self, ids: Sequence[UUID], now: float) -> list[Answer]:
+        """Cancel pending jobs, and mark running ones."""
+        return self._ask(ids, CancelAsked(), now)
+
+    def retry(self, ids: Sequence[UUID], now: float) -> list[Answer]:
+        """Let ended jobs run again."""
+        return self._ask(ids, RetryAsked(), now)
+
+    def _ask(self, ids: Sequence[UUID], what: CancelAsked | RetryAsked, now: float) -> list[Answer]:
+        found = {job.new.job_id: job for job in self.jobs(ids)}
+        answers = []
+        for job_id in ids:
+            job = found.get(job_id)
+            if job is None:
+                answers.append(Answer(job_id, done=False, reason="there is no such job"))
+                continue
+            if isinstance(what, RetryAsked) and job.life.state.ended:
+                self.ended.pop(job_id, None)
+            self.keep(job)
+            step = self._happen(job, what, now)
+            if step.event is None and job.life.state.ended:
+                self._drop(job)
+            elif step.event is Event.CANCELLING:
+                seat = self.seats.get(job.worker)
+                if seat is not None:
+                    self.calls.append(lambda wake=seat.wake: wake(()))  # type: ignore[misc]
+            answers.append(Answer(job_id, not step.refusal, step.refusal))
+        return answers
+
+    def _drop(self, job: LiveJob) -> None:
+        self.live.pop(job.number, None)
+        self._by_id.pop(job.new.job_id, None)
+        self.ended.setdefault(job.new.job_id, job)
+
+    def jobs(self, ids: Sequence[UUID]) -> list[LiveJob]:
+        """These jobs, out of memory or loaded; unknown ones are left out."""
+        found: list[LiveJob] = []
+        missing: list[UUID] = []
+        for job_id in ids:
+            job = self.live.get(self._by_id.get(job_id, -1)) or self.ended.get(job_id)
+            if job is None:
+                missing.append(job_id)
+            else:
+                found.append(job)
+        return found + self._load(missing)
+
+    def _load(self, ids: Sequence[UUID]) -> list[LiveJob]:
+        return self._loader.jobs(ids) if self._loader is not None and ids else []
+
+    def watch(self, job_id: UUID, notify: Callable[[JobRecord], None]) -> None:
+        """Have ``notify`` called when this job has ended; at once if it has."""
+        job = next(iter(self.jobs((job_id,))), None)
+        if job is not None and job.life.state.ended:
+            record = job.record()
+            self.calls.append(lambda: notify(record))
+        else:
+            self._watchers.setdefault(job_id, []).append(notify)
+
+    def unwatch(self, job_id: UUID, notify: Callable[[JobRecord], None]) -> None:
+        """Take a watcher back."""
+        watchers = self._watchers.get(job_id, [])
+        if notify in watchers:
+            watchers.remove(notify)
+            if not watchers:
+                del self._watchers[job_id]
+
+    def watchers(self) -> dict[UUID, list[Callable[[JobRecord], None]]]:
+        """Who waits for what."""
+        return self._watchers
+
+    def rewatch(self, watchers: dict[UUID, list[Callable[[JobRecord], None]]]) -> None:
+        """Take over the watchers of an index that this one replaces."""
+        for job_id, notifies in watchers.items():
+            for notify in notifies:
+                self.watch(job_id, notify)
+
+    def lose(self, job: LiveJob, what: Lost, now: float, *, error: str) -> Step:
+        """Take a job from a worker that is gone."""
+        return self._happen(job, what, now, error=error)
+
+    def forget(self, jobs: Sequence[tuple[UUID, int, str, State]]) -> None:
+        """Strike ended jobs (id, number, queue, state) out of the books."""
+        for job_id, _, queue, state in jobs:
+            self.ended.pop(job_id, None)
+            self.queues[queue].counts[state] -= 1
+
+    def unknown(self, seat: Seat) -> list[Spec]:
+        """Specs of pending jobs in this worker's queues that its handlers do not accept."""
+        names = list(self.queues) if seat.info.queues is None else list(seat.info.queues)
+        return [lane.sample for lane in self.lanes.of_queues(names) if not self._accepts(seat, lane.key, lane.sample)]

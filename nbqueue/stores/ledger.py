@@ -1,0 +1,413 @@
+"""The ledger in DuckDB: appends what an index wrote, and gives it back after a restart; knows no lock and no thread.
+
+One thread at a time may call what writes. ``query`` may be called from any thread: it has a cursor of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import duckdb
+
+from nbqueue.errors import QueueUnavailable
+from nbqueue.jobs import NewJob, Spec, State
+from nbqueue.lifecycle import LIFECYCLE_EVENTS, STATE_AFTER, Event, Life
+from nbqueue.retry import RetryPolicy
+from nbqueue.store import Selection
+from nbqueue.stores import schema
+from nbqueue.stores.index import Index, LiveJob, Numbers, QueueState, Row, micros
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Ledger", "Recovered", "Writes"]
+
+#: Up to so many rows go by INSERT; an appender costs more to open than these take.
+INSERT_ROWS = 4
+
+_MOVES = ", ".join(f"'{event}'" for event in LIFECYCLE_EVENTS if event is not Event.DISPATCHED)
+_ENDINGS = ", ".join(f"'{event}'" for event in LIFECYCLE_EVENTS if STATE_AFTER[event].ended)
+_DISPATCH = "job, happened_us, due_us, data, job_id, spec, metadata, batch_id, row_label"
+# A job's standing is in its last lifecycle event, and in the last claim.
+_FOLD = """
+    job,
+    max_by(event, seq) AS event,
+    max_by(happened_us, seq) AS happened_us,
+    max_by(attempt, seq) AS attempt,
+    max_by(max_attempts, seq) AS max_attempts,
+    max_by(coalesce(base, 0), seq) AS base,
+    max_by(coalesce(crashes, 0), seq) AS crashes,
+    max(fence) AS fence,
+    max_by(coalesce(due_us, 0), seq) AS due_us,
+    max_by(started_us, seq) FILTER (started_us IS NOT NULL) AS started_us,
+    max_by(worker, seq) FILTER (worker IS NOT NULL) AS worker,
+    max_by(coalesce(data, ''), seq) AS data,
+    max_by(coalesce(error, ''), seq) FILTER (event <> 'claimed') AS error,
+    max_by(coalesce(cause, ''), seq) FILTER (event <> 'claimed') AS cause,
+    max_by(coalesce(traceback, ''), seq) FILTER (event <> 'claimed') AS traceback
+"""
+_INSERTS = {
+    n: "INSERT INTO ledger VALUES " + ", ".join(["(" + ", ".join("?" * len(schema.COLUMNS)) + ")"] * n)
+    for n in range(1, INSERT_ROWS + 1)
+}
+
+
+@dataclass(slots=True)
+class Writes:
+    """What one commit takes: rows for the ledger, and what they refer to."""
+
+    rows: list[Row] = field(default_factory=list)
+    specs: list[tuple[int, Spec]] = field(default_factory=list)
+    queues: list[str] = field(default_factory=list)
+    #: (number, worker id, host, pid, executor, concurrency, joined, microseconds).
+    workers: list[tuple[int, str, str, int, str, int, int]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, index: Index) -> Writes:
+        """Take what an index has ready, and leave it none."""
+        workers = [
+            (number, w.worker_id, w.host, w.pid, w.executor, w.concurrency, round(now * 1e6))
+            for number, w, now in index.new_workers
+        ]
+        writes = cls(index.rows, index.new_specs, index.new_queues, workers)
+        index.rows, index.new_specs, index.new_queues, index.new_workers = [], [], [], []
+        return writes
+
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.specs or self.queues or self.workers)
+
+    def extend(self, other: Writes) -> None:
+        """Put another's after these."""
+        self.rows += other.rows
+        self.specs += other.specs
+        self.queues += other.queues
+        self.workers += other.workers
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What stood open in a file: the jobs that were running, by the fence of their claim."""
+
+    running: list[LiveJob] = field(default_factory=list)
+    pending: int = 0
+
+
+class Ledger:
+    """A connection to the tables and views of one queue."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, name: str):
+        self._connection = connection
+        self.name = name
+        #: Rows appended since the last checkpoint.
+        self.unchecked = 0
+
+    # -- opening
+
+    def prepare(self) -> bool:
+        """Make the tables if this is a new file, refuse what is no queue of ours; gives whether it is new."""
+        con = self._connection
+        con.execute("SET TimeZone='UTC'")
+        tables = {name for (name,) in con.execute("SELECT table_name FROM duckdb_tables() WHERE NOT internal").fetchall()}
+        if tables and "ledger" not in tables:
+            msg = (
+                f"{self.name} is a DuckDB database with tables of its own ({', '.join(sorted(tables)[:3])}) and no"
+                " queue in it; give the queue a file of its own"
+            )
+            raise QueueUnavailable(msg)
+        if tables:
+            self._check_version()
+        else:
+            con.begin()
+            for statement in (*schema.TABLES, *schema.VIEWS):
+                con.execute(statement)
+            con.execute("INSERT INTO meta VALUES ('schema', ?), ('seq', 0), ('job', 0), ('worker', 0), ('epoch', 0)", [schema.SCHEMA_VERSION])
+            con.execute("INSERT INTO queues VALUES ('default', false)")
+            con.commit()
+        con.execute("SET lock_configuration=true")
+        return not tables
+
+    def _check_version(self) -> None:
+        row = self._connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
+        version = row[0] if row else 0
+        if version > schema.SCHEMA_VERSION:
+            msg = (
+                f"{self.name} was written by a newer nbqueue (schema {version}, this one knows {schema.SCHEMA_VERSION});"
+                " upgrade with: pip install -U nbqueue"
+            )
+            raise QueueUnavailable(msg)
+
+    def numbers(self) -> Numbers:
+        """Where the numbers go on, and a new epoch, written at once."""
+        con = self._connection
+        con.execute("UPDATE meta SET value = value + 1 WHERE name = 'epoch'")
+        meta = dict(con.execute("SELECT name, value FROM meta").fetchall())
+        seq, job = con.execute("SELECT coalesce(max(seq), 0), coalesce(max(job), 0) FROM ledger").fetchall()[0]
+        worker = con.execute("SELECT coalesce(max(worker), 0) FROM workers").fetchall()[0][0]
+        return Numbers(
+            max(seq, meta["seq"]) + 1, max(job, meta["job"]) + 1, max(worker, meta["worker"]) + 1, meta["epoch"]
+        )
+
+    def recover(self, index: Index, now: float) -> Recovered:
+        """Fill an empty index with what is not ended."""
+        con = self._connection
+        for row in con.execute("SELECT * FROM specs ORDER BY spec").fetchall():
+            index.add_spec(_spec(row))
+        for name, paused in con.execute("SELECT queue, paused FROM queues").fetchall():
+            index.queues[name] = QueueState(paused=paused)
+        Writes.of(index)
+        recovered = Recovered()
+        self._recover_untouched(index, now, recovered)
+        open_jobs = self._fold(f"SELECT {_FOLD} FROM ledger WHERE event IN ({_MOVES}) GROUP BY job HAVING max_by(event, seq) NOT IN ({_ENDINGS})")
+        for job in open_jobs:
+            index.keep(job)
+            spec = job.new.spec
+            index.queues[spec.queue].counts[job.life.state] += 1
+            if job.life.state is State.RUNNING:
+                recovered.running.append(job)
+            elif not job.life.held:
+                index.lanes.push(spec, job.number, job.number, job.life.due_at)
+        ended = con.execute(
+            f"SELECT d.spec, e.event, count(*) FROM (SELECT job, max_by(event, seq) AS event FROM ledger WHERE event IN ({_MOVES})"
+            f" GROUP BY job) e JOIN (SELECT job, spec FROM ledger WHERE event = 'dispatched') d USING (job)"
+            f" WHERE e.event IN ({_ENDINGS}) GROUP BY ALL"
+        ).fetchall()
+        for spec_number, event, count in ended:
+            index.queues[index.specs[spec_number].queue].counts[STATE_AFTER[Event(event)]] += count
+        return recovered
+
+    def _recover_untouched(self, index: Index, now: float, recovered: Recovered) -> None:
+        """Push what was only dispatched into the lanes, as runs of numbers and never as objects."""
+        # numpy comes with every DuckDB result of this kind; importing it here keeps an empty file's opening fast.
+        found = self._connection.execute(
+            "SELECT job, spec, coalesce(due_us, -1) AS due_us FROM ledger WHERE event = 'dispatched' AND job NOT IN"
+            f" (SELECT job FROM ledger WHERE event IN ({_MOVES})) ORDER BY job"
+        ).fetchnumpy()
+        jobs, specs, dues = found["job"], found["spec"], found["due_us"]
+        if not len(jobs):
+            return
+        import numpy as np
+
+        dues = np.where(dues <= now * 1e6, -1, dues)
+        breaks = np.flatnonzero((np.diff(jobs) != 1) | (np.diff(specs) != 0) | (np.diff(dues) != 0)) + 1
+        starts = np.concatenate(([0], breaks))
+        ends = np.concatenate((breaks, [len(jobs)])) - 1
+        runs = zip(jobs[starts].tolist(), jobs[ends].tolist(), specs[starts].tolist(), dues[starts].tolist(), strict=True)
+        for first, last, spec_number, due_us in runs:
+            spec = index.specs[spec_number]
+            index.lanes.push(spec, first, last, None if due_us < 0 else due_us / 1e6)
+            index.queues[spec.queue].counts[State.PENDING] += last - first + 1
+        recovered.pending = len(jobs)
+
+    # -- writing
+
+    def commit(self, writes: Writes) -> None:
+        """Make these durable, all or none."""
+        con, rows = self._connection, writes.rows
+        alone = not (writes.specs or writes.queues or writes.workers)
+        if alone and 0 < len(rows) <= INSERT_ROWS:
+            con.execute(_INSERTS[len(rows)], [value for row in rows for value in row])
+        else:
+            con.begin()
+            try:
+                self._write(writes)
+                con.commit()
+            except BaseException:
+                con.rollback()
+                raise
+        self.unchecked += len(rows)
+
+    def _write(self, writes: Writes) -> None:
+        con, rows = self._connection, writes.rows
+        for number, spec in writes.specs:
+            con.execute(
+                "INSERT INTO specs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [number, *spec[:7], spec.retry.to_json()],
+            )
+        if writes.queues:
+            con.executemany("INSERT INTO queues VALUES (?, false)", [[name] for name in writes.queues])
+        if writes.workers:
+            con.executemany("INSERT INTO workers VALUES (?, ?, ?, ?, ?, ?, ?)", writes.workers)
+        if 0 < len(rows) <= INSERT_ROWS:
+            con.execute(_INSERTS[len(rows)], [value for row in rows for value in row])
+        elif rows:
+            with con.appender("ledger") as appender:
+                appender.append_rows(rows)
+
+    def set_paused(self, queue: str, *, paused: bool) -> None:
+        """Remember a queue's switch."""
+        self._connection.execute("UPDATE queues SET paused = ? WHERE queue = ?", [paused, queue])
+
+    def put_code(self, code: str, blob: bytes) -> None:
+        """Keep code by its hash, once."""
+        con = self._connection
+        if not con.execute("SELECT 1 FROM code WHERE code = ?", [code]).fetchone():
+            con.execute("INSERT INTO code VALUES (?, ?)", [code, blob])
+
+    def get_code(self, code: str) -> bytes | None:
+        """Give code by its hash."""
+        row = self._connection.execute("SELECT blob FROM code WHERE code = ?", [code]).fetchone()
+        return bytes(row[0]) if row else None
+
+    def forget(self, selection: Selection, index: Index) -> int:
+        """Delete ended jobs and all their events; the numbers they had are never used again."""
+        where, params = _where(selection)
+        con = self._connection
+        con.begin()
+        try:
+            con.execute(
+                "CREATE OR REPLACE TEMP TABLE doomed AS SELECT job_id, number, queue, state FROM jobs"
+                f" WHERE state IN ('succeeded', 'failed', 'cancelled') AND {where}",
+                params,
+            )
+            doomed = [(i, n, q, State(s)) for i, n, q, s in con.execute("FROM doomed").fetchall()]
+            if doomed:
+                con.execute("UPDATE meta SET value = greatest(value, (SELECT max(seq) FROM ledger)) WHERE name = 'seq'")
+                con.execute("UPDATE meta SET value = greatest(value, (SELECT max(job) FROM ledger)) WHERE name = 'job'")
+                con.execute("DELETE FROM ledger WHERE job IN (SELECT number FROM doomed)")
+            con.execute("DROP TABLE doomed")
+            con.commit()
+        except BaseException:
+            con.rollback()
+            raise
+        index.forget(doomed)
+        self.unchecked += 4 * len(doomed)
+        return len(doomed)
+
+    def checkpoint(self) -> None:
+        """Fold the write-ahead log into the file; skipped while somebody reads."""
+        try:
+            self._connection.execute("CHECKPOINT")
+        except duckdb.TransactionException:
+            return
+        self.unchecked = 0
+
+    # -- reading
+
+    def pending(self, numbers: Sequence[int]) -> list[LiveJob]:
+        """Those of these jobs that nothing has happened to since their dispatch."""
+        con, span = self._connection, [min(numbers), max(numbers), list(numbers)]
+        within = "job BETWEEN ? AND ? AND job IN (SELECT unnest(?::BIGINT[]))"
+        rows = con.execute(f"SELECT {_DISPATCH} FROM ledger WHERE event = 'dispatched' AND {within} ORDER BY job", span).fetchall()
+        moved = {n for (n,) in con.execute(f"SELECT DISTINCT job FROM ledger WHERE event IN ({_MOVES}) AND {within}", span).fetchall()}
+        specs = self._specs({row[5] for row in rows})
+        return [_dispatched(row, specs) for row in rows if row[0] not in moved]
+
+    def jobs(self, ids: Sequence[UUID]) -> list[LiveJob]:
+        """These jobs, wherever they stand."""
+        con = self._connection
+        rows = con.execute(
+            f"SELECT {_DISPATCH} FROM ledger WHERE event = 'dispatched' AND job_id IN (SELECT unnest(?::UUID[]))",
+            [[str(i) for i in ids]],
+        ).fetchall()
+        if not rows:
+            return []
+        specs = self._specs({row[5] for row in rows})
+        jobs = {row[0]: _dispatched(row, specs) for row in rows}
+        for job in self._fold(
+            f"SELECT {_FOLD} FROM ledger WHERE event IN ({_MOVES}) AND job IN (SELECT unnest(?::BIGINT[])) GROUP BY job",
+            [list(jobs)],
+        ):
+            jobs[job.number] = job
+        return list(jobs.values())
+
+    def _fold(self, sql: str, params: Sequence[object] = ()) -> list[LiveJob]:
+        con = self._connection
+        cursor = con.execute(sql, list(params))
+        names = [column[0] for column in cursor.description]
+        folded = {row[0]: dict(zip(names, row, strict=True)) for row in cursor.fetchall()}
+        if not folded:
+            return []
+        rows = con.execute(
+            f"SELECT {_DISPATCH} FROM ledger WHERE event = 'dispatched' AND job IN (SELECT unnest(?::BIGINT[]))", [list(folded)]
+        ).fetchall()
+        specs = self._specs({row[5] for row in rows})
+        workers = dict(con.execute("SELECT worker, worker_id FROM workers").fetchall())
+        return [_stand(_dispatched(row, specs), folded[row[0]], workers) for row in rows]
+
+    def _specs(self, numbers: set[int]) -> dict[int, Spec]:
+        rows = self._connection.execute("SELECT * FROM specs WHERE spec IN (SELECT unnest(?::INTEGER[]))", [list(numbers)]).fetchall()
+        return {row[0]: _spec(row) for row in rows}
+
+    def find(self, selection: Selection) -> list[UUID]:
+        """The ids of the jobs selected, oldest first."""
+        where, params = _where(selection)
+        return [i for (i,) in self._connection.execute(f"SELECT job_id FROM jobs WHERE {where} ORDER BY number", params).fetchall()]
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A cursor for a reader in another thread."""
+        return self._connection.cursor()
+
+    def query(self, sql: str, params: Sequence[object], frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        """Run one SELECT on a cursor of its own."""
+        from nbqueue.stores.reader import run_query
+
+        return run_query(self._connection, sql, params, frames)
+
+    def close(self) -> None:
+        """Fold in the log and let go of the file."""
+        self._connection.close()
+
+
+def _spec(row: tuple[Any, ...]) -> Spec:
+    _, command, queue, priority, origin, code, tries, timeout, retry = row
+    return Spec(command, queue, priority, origin, code, tries, timeout, RetryPolicy.from_json(retry))
+
+
+def _dispatched(row: tuple[Any, ...], specs: dict[int, Spec]) -> LiveJob:
+    number, happened_us, due_us, data, job_id, spec, metadata, batch_id, label = row
+    due_at = None if due_us is None else due_us / 1e6
+    new = NewJob(job_id, specs[spec], data, metadata or "", due_at, batch_id, label)
+    return LiveJob(number, new, spec, happened_us / 1e6, Life(due_at=due_at))
+
+
+def _stand(job: LiveJob, fold: dict[str, Any], workers: dict[int, str]) -> LiveJob:
+    """Put a dispatched job where its last event left it."""
+    event = Event(fold["event"])
+    due_us = fold["due_us"] or None
+    base = fold["base"]
+    job.life = Life(
+        STATE_AFTER[event],
+        fold["attempt"] or 0,
+        base,
+        fold["crashes"],
+        fold["fence"] or 0,
+        max(1, (fold["max_attempts"] or 1) - base),
+        None if due_us is None else due_us / 1e6,
+        event is Event.CANCELLING,
+        event is Event.REFUSED,
+    )
+    job.worker = workers.get(fold["worker"], "")
+    job.started_at = None if fold["started_us"] is None else fold["started_us"] / 1e6
+    job.finished_at = fold["happened_us"] / 1e6
+    result = fold["data"] if event is Event.SUCCEEDED else ""
+    job.last = (result, fold["error"] or "", fold["cause"] or "", fold["traceback"] or "")
+    return job
+
+
+def _where(selection: Selection) -> tuple[str, list[object]]:
+    """The SQL condition of a selection over the view ``jobs``, and its parameters."""
+    parts: list[str] = []
+    params: list[object] = []
+
+    def add(sql: str, value: object) -> None:
+        parts.append(sql)
+        params.append(value)
+
+    if selection.ids is not None:
+        add("job_id IN (SELECT unnest(?::UUID[]))", [str(i) for i in selection.ids])
+    if selection.states is not None:
+        add("state::VARCHAR IN (SELECT unnest(?::VARCHAR[]))", [s.value for s in selection.states])
+    if selection.queues is not None:
+        add("queue IN (SELECT unnest(?::VARCHAR[]))", list(selection.queues))
+    if selection.commands is not None:
+        add("command IN (SELECT unnest(?::VARCHAR[]))", list(selection.commands))
+    if selection.batch_id is not None:
+        add("batch_id = ?::UUID", str(selection.batch_id))
+    if selection.since is not None:
+        add("dispatched_at >= make_timestamptz(?::BIGINT)", micros(selection.since))
+    if selection.finished_before is not None:
+        add("finished_at < make_timestamptz(?::BIGINT)", micros(selection.finished_before))
+    return " AND ".join(parts) or "true", params

@@ -1,0 +1,88 @@
+"""The memory store: an index and nothing else, for tests and for work that may be lost with the process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from nbqueue.errors import QueueUnavailable
+from nbqueue.stores.engine import IndexStore
+from nbqueue.stores.index import Index, Numbers
+from nbqueue.stores.ledger import Ledger, Writes
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["MemoryStore"]
+
+T = TypeVar("T")
+
+
+class MemoryStore(IndexStore):
+    """Jobs in this process's memory; verbs run in the caller's thread, one at a time.
+
+    The history goes into an in-memory DuckDB when somebody first asks for it, so the views are those of a file.
+
+    Parameters
+    ----------
+    clock : Callable[[], float]
+        Seconds since the epoch.
+    ticks : Callable[[], float]
+        Seconds by a clock that never steps back.
+
+    Example
+    -------
+    >>> store = MemoryStore()
+    >>> [queue.name for queue in store.queues()]
+    ['default']
+    >>> store.close()
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.time, ticks: Callable[[], float] = time.monotonic):
+        super().__init__(":memory:", clock=clock, ticks=ticks)
+        self._lock = threading.RLock()
+        self._closed = False
+        self._index = Index(None, Numbers(), self._chance)
+        self._unwritten = Writes()
+        self._connection: duckdb.DuckDBPyConnection | None = None
+
+    @property
+    def _ledger(self) -> Ledger:  # type: ignore[override]
+        if self._connection is None:
+            import duckdb
+
+            self._connection = duckdb.connect(config={"enable_external_access": "false"})
+            self._mirror = Ledger(self._connection, self.name)
+            self._mirror.prepare()
+        return self._mirror
+
+    def _run(self, verb: Callable[[Index], T]) -> T:
+        with self._lock:
+            if self._closed:
+                msg = "this memory store is closed; open another with nbqueue.connect(':memory:')"
+                raise QueueUnavailable(msg)
+            index = self._index
+            result = verb(index)
+            handed = self._fill_open_slots(index)
+            self._unwritten.extend(Writes.of(index))
+            calls, index.calls = index.calls, []
+        for seat, claims in handed:
+            seat.wake(claims)
+        for call in calls:
+            call()
+        return result
+
+    def _write_out(self, index: Index) -> None:
+        self._unwritten.extend(Writes.of(index))
+        writes, self._unwritten = self._unwritten, Writes()
+        self._ledger.commit(writes)
+
+    def close(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._closed = True
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None

@@ -1,0 +1,269 @@
+"""The tables and views of a DuckDB queue file, and the order of the ledger's columns; runs nothing itself.
+
+The ledger is append only: one row an event, ordered by ``seq``. Times are microseconds since the epoch in the tables (cheap
+to append) and ``TIMESTAMPTZ`` in the views (right to read). What many jobs share stands once, in ``specs``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nbqueue.jobs import State
+from nbqueue.lifecycle import STATE_AFTER, Event
+
+__all__ = ["COLUMNS", "SCHEMA_VERSION", "TABLES", "TABLE_NAMES", "VIEWS", "VIEW_NAMES"]
+
+#: Raised by one whenever a file made by an older nbqueue needs a migration.
+SCHEMA_VERSION = 1
+
+COLUMNS: dict[str, str] = {
+    "seq": "BIGINT NOT NULL",
+    "happened_us": "BIGINT NOT NULL",
+    "event": "VARCHAR NOT NULL",
+    "job": "BIGINT NOT NULL",
+    # What a claim and everything reported under it carry.
+    "fence": "BIGINT",
+    "attempt": "INTEGER",
+    "max_attempts": "INTEGER",
+    "base": "INTEGER",
+    "crashes": "INTEGER",
+    "worker": "INTEGER",
+    "started_us": "BIGINT",
+    # When it may run: of a dispatch with a delay, and of a retry.
+    "due_us": "BIGINT",
+    # The payload of a dispatch, the result of a success, the text of a log chunk, the JSON of an output or of progress.
+    "data": "VARCHAR",
+    "cause": "VARCHAR",
+    "error": "VARCHAR",
+    "traceback": "VARCHAR",
+    # Of a dispatch.
+    "job_id": "UUID",
+    "spec": "INTEGER",
+    "metadata": "VARCHAR",
+    "batch_id": "UUID",
+    "row_label": "VARCHAR",
+}
+
+_LEDGER = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+_STATES = ", ".join(f"'{state}'" for state in State)
+_STATE = f"ENUM({_STATES})"
+_STATUSES = (
+    "pending",
+    "scheduled",
+    "retrying",
+    "held",
+    "running",
+    "cancelling",
+    "succeeded",
+    "failed",
+    "cancelled",
+)
+_STATUS = "ENUM(" + ", ".join(f"'{status}'" for status in _STATUSES) + ")"
+_OUTCOMES = ("running", "succeeded", "failed", "cancelled", "interrupted", "released", "refused")
+_OUTCOME = "ENUM(" + ", ".join(f"'{outcome}'" for outcome in _OUTCOMES) + ")"
+# A list of more than a few values becomes a join, which keeps filters from the scan; comparisons do not.
+_MOVES = " AND ".join(f"event <> '{event}'" for event in Event if event not in STATE_AFTER)
+_CLOSING = ", ".join(
+    f"'{event}'"
+    for event in (
+        Event.SUCCEEDED,
+        Event.RETRYING,
+        Event.FAILED,
+        Event.INTERRUPTED,
+        Event.RELEASED,
+        Event.REFUSED,
+        Event.CANCELLED,
+    )
+)
+
+
+def _case(column: str, kind: str, words: Iterable[tuple[str, str]]) -> str:
+    """From an event to the word shown for it, as a constant of an enum: casting a million texts costs more."""
+    whens = " ".join(f"WHEN '{event}' THEN '{word}'::{kind}" for event, word in words)
+    return f"CASE {column} {whens} END"
+
+
+_STATE_OF = _case("l.event", _STATE, ((event, state) for event, state in STATE_AFTER.items()))
+_STATUS_OF = _case(
+    "l.event",
+    _STATUS,
+    (
+        (event, {Event.REFUSED: "held", Event.CANCELLING: "cancelling"}.get(event, state.value))
+        for event, state in STATE_AFTER.items()
+    ),
+)
+_OUTCOME_OF = _case(
+    "x.event",
+    _OUTCOME,
+    (
+        (event, "failed" if event is Event.RETRYING else event.value)
+        for event in Event
+        if f"'{event}'" in _CLOSING
+    ),
+)
+
+TABLES: tuple[str, ...] = (
+    "CREATE TABLE meta (name VARCHAR NOT NULL, value BIGINT NOT NULL)",
+    (
+        "CREATE TABLE specs (spec INTEGER NOT NULL, command VARCHAR NOT NULL, queue VARCHAR NOT NULL,"
+        " priority INTEGER NOT NULL, origin VARCHAR NOT NULL, code VARCHAR NOT NULL, tries INTEGER, timeout DOUBLE,"
+        " retry VARCHAR NOT NULL)"
+    ),
+    "CREATE TABLE queues (queue VARCHAR NOT NULL, paused BOOLEAN NOT NULL)",
+    "CREATE TABLE code (code VARCHAR NOT NULL, blob BLOB NOT NULL)",
+    (
+        "CREATE TABLE workers (worker INTEGER NOT NULL, worker_id VARCHAR NOT NULL, host VARCHAR NOT NULL,"
+        " pid INTEGER NOT NULL, executor VARCHAR NOT NULL, concurrency INTEGER NOT NULL, joined_us BIGINT NOT NULL)"
+    ),
+    f"CREATE TABLE ledger ({_LEDGER})",
+)
+
+VIEW_NAMES = ("jobs", "attempts", "events", "logs", "outputs")
+
+# A view casts what people read; where a job stands is in its last lifecycle event, what it is in its dispatch.
+
+_IS_RUNNING = "l.event IN ('claimed', 'cancelling')"
+_HAS_ENDED = "l.event IN ('succeeded', 'failed', 'cancelled')"
+# A cancelled job may never have run; the two others have.
+_HAS_RUN = "(l.event IN ('succeeded', 'failed') OR (l.event = 'cancelled' AND l.started_us IS NOT NULL))"
+_BEGAN = f"""(CASE WHEN {_IS_RUNNING} THEN f.claimed_us
+                 WHEN l.event IN ('succeeded', 'failed', 'retrying') THEN coalesce(l.started_us, f.claimed_us)
+                 WHEN l.attempt > 0 THEN f.ran_us END)"""
+
+# Measured on 1M jobs of 3M events, 2 cores: one `max(seq)` a job and a join back to that row take half the time of
+# `max_by` over every text column. What is only a number stays a `max_by`, since unused ones are not computed.
+_JOBS = f"""
+    CREATE OR REPLACE VIEW jobs AS
+    WITH fold AS (
+        SELECT job,
+               max(seq) AS seq,
+               max_by(worker, seq) AS worker,
+               max_by(CASE event WHEN 'claimed' THEN coalesce(started_us, happened_us) END, seq) AS claimed_us,
+               max_by(CASE WHEN event <> 'claimed' THEN started_us END, seq) AS ran_us,
+               -- Since when it might have run: a wait counts from here.
+               max_by(CASE event WHEN 'dispatched' THEN coalesce(due_us, happened_us)
+                                 WHEN 'retrying' THEN due_us
+                                 WHEN 'retried' THEN happened_us
+                                 WHEN 'interrupted' THEN CASE WHEN crashes > 0 THEN happened_us END END, seq)
+                   AS ready_us,
+               -- The error shown is the last one since the job last succeeded or was retried by hand.
+               max(CASE WHEN error IS NOT NULL OR event IN ('succeeded', 'retried') THEN seq END) AS verdict,
+               max(CASE WHEN event = 'claimed' THEN seq END) AS claim
+        FROM ledger WHERE {_MOVES} GROUP BY job
+    )
+    SELECT d.job_id,
+           s.command,
+           s.queue,
+           {_STATE_OF} AS state,
+           CASE WHEN l.event = 'retrying' AND l.due_us > epoch_us(now()) THEN 'retrying'::{_STATUS}
+                WHEN l.event = 'dispatched' AND l.due_us > epoch_us(now()) THEN 'scheduled'::{_STATUS}
+                ELSE {_STATUS_OF} END AS status,
+           coalesce(l.attempt, 0) AS attempt,
+           coalesce(l.max_attempts, s.tries, 1) AS max_attempts,
+           s.priority,
+           make_timestamptz(d.happened_us) AS dispatched_at,
+           make_timestamptz(CASE WHEN l.event = 'retrying' THEN l.due_us ELSE coalesce(d.due_us, d.happened_us) END)
+               AS scheduled_at,
+           make_timestamptz({_BEGAN}) AS started_at,
+           CASE WHEN {_HAS_ENDED} THEN make_timestamptz(l.happened_us) END AS finished_at,
+           CASE WHEN {_IS_RUNNING} OR {_HAS_RUN} THEN greatest(0, {_BEGAN} - f.ready_us) / 1e6 END AS wait_seconds,
+           CASE WHEN {_HAS_RUN} THEN greatest(0, l.happened_us - {_BEGAN}) / 1e6 END AS run_seconds,
+           w.worker_id AS worker,
+           e.error,
+           l.cause,
+           e.traceback,
+           coalesce(l.crashes, 0) AS crashes,
+           d.data AS arguments,
+           d.metadata,
+           CASE WHEN l.event = 'succeeded' THEN l.data END AS result,
+           p.progress,
+           s.origin,
+           s.code,
+           s.timeout,
+           d.batch_id,
+           d.row_label,
+           d.job AS number
+    FROM (SELECT job, job_id, spec, happened_us, due_us, metadata, data, batch_id, row_label
+          FROM ledger WHERE event = 'dispatched') d
+    JOIN fold f ON f.job = d.job
+    JOIN ledger l ON l.seq = f.seq
+    JOIN specs s ON s.spec = d.spec
+    LEFT JOIN workers w ON w.worker = f.worker
+    LEFT JOIN (SELECT seq, error, traceback FROM ledger WHERE error IS NOT NULL) e ON e.seq = f.verdict
+    LEFT JOIN (SELECT job, max(seq) AS seq, max_by(data, seq) AS progress
+               FROM ledger WHERE event = 'progress' GROUP BY job) p ON p.job = d.job AND p.seq > f.claim
+    """
+
+# An attempt that was claimed ahead and given back never began; one that ended, runs, or took its worker along did.
+_ATTEMPT_BEGAN = """(CASE WHEN x.started_us IS NOT NULL THEN x.started_us
+                 WHEN x.event IS NULL OR x.event IN ('succeeded', 'failed', 'retrying')
+                      OR coalesce(x.crashes, 0) > coalesce(c.crashes, 0) THEN c.happened_us END)"""
+
+_ATTEMPTS = f"""
+    CREATE OR REPLACE VIEW attempts AS
+    SELECT d.job_id,
+           s.command,
+           s.queue,
+           c.attempt,
+           c.max_attempts,
+           CASE WHEN x.event IS NULL THEN 'running'::{_OUTCOME} ELSE {_OUTCOME_OF} END AS outcome,
+           make_timestamptz(c.happened_us) AS claimed_at,
+           make_timestamptz({_ATTEMPT_BEGAN}) AS started_at,
+           make_timestamptz(x.happened_us) AS finished_at,
+           greatest(0, x.happened_us - {_ATTEMPT_BEGAN}) / 1e6 AS run_seconds,
+           w.worker_id AS worker,
+           x.error,
+           x.cause,
+           x.traceback,
+           c.fence,
+           c.job AS number
+    FROM (SELECT job, fence, attempt, max_attempts, worker, crashes, happened_us FROM ledger WHERE event = 'claimed') c
+    JOIN (SELECT job, job_id, spec FROM ledger WHERE event = 'dispatched') d ON d.job = c.job
+    JOIN specs s ON s.spec = d.spec
+    LEFT JOIN (SELECT fence, event, happened_us, started_us, crashes, cause, error, traceback
+               FROM ledger WHERE event IN ({_CLOSING}) AND fence IS NOT NULL) x ON x.fence = c.fence
+    LEFT JOIN workers w ON w.worker = c.worker
+    """
+
+_EVENTS = f"""
+    CREATE OR REPLACE VIEW events AS
+    SELECT l.seq,
+           make_timestamptz(l.happened_us) AS happened_at,
+           l.event,
+           d.job_id,
+           s.command,
+           s.queue,
+           {_STATE_OF} AS state,
+           coalesce(l.attempt, 0) AS attempt,
+           w.worker_id AS worker,
+           make_timestamptz(l.due_us) AS due_at,
+           l.cause,
+           l.error,
+           CASE WHEN l.event IN ('progress', 'output') THEN l.data END AS data,
+           l.fence,
+           l.job AS number
+    FROM ledger l
+    JOIN (SELECT job, job_id, spec FROM ledger WHERE event = 'dispatched') d ON d.job = l.job
+    JOIN specs s ON s.spec = d.spec
+    LEFT JOIN workers w ON w.worker = l.worker
+    WHERE l.event <> 'log'
+    """
+
+_LOGS = """
+    CREATE OR REPLACE VIEW logs AS
+    SELECT l.seq, d.job_id, l.attempt, make_timestamptz(l.happened_us) AS written_at, l.cause AS stream,
+           l.data AS text, l.fence
+    FROM ledger l JOIN (SELECT job, job_id FROM ledger WHERE event = 'dispatched') d ON d.job = l.job
+    WHERE l.event = 'log'
+    """
+
+_OUTPUTS = """
+    CREATE OR REPLACE VIEW outputs AS
+    SELECT l.seq, d.job_id, l.attempt, make_timestamptz(l.happened_us) AS shown_at, l.data AS mimebundle, l.fence
+    FROM ledger l JOIN (SELECT job, job_id FROM ledger WHERE event = 'dispatched') d ON d.job = l.job
+    WHERE l.event = 'output'
+    """
+
+VIEW_NAMES = ("jobs", "attempts", "events", "logs", "outputs")
+TABLE_NAMES = tuple(statement.split()[2] for statement in TABLES)
+VIEWS: tuple[str, ...] = (_JOBS, _ATTEMPTS, _EVENTS, _LOGS, _OUTPUTS)

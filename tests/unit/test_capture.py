@@ -1,0 +1,411 @@
+"""What a running job says is its own, in order and within bounds; everybody else's prints go where they went."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import io
+import logging
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from nbqueue.capture import Capture, active, install, uninstall
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    yield
+    uninstall()
+
+
+@contextlib.contextmanager
+def bare_root() -> Iterator[logging.Logger]:
+    """The root logger as it is in a fresh interpreter: no handler, not even pytest's."""
+    root = logging.getLogger()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(root, "handlers", [])
+        yield root
+        uninstall()
+
+
+def bare_logging(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test with a bare root logger; a fixture would be over before pytest adds its handlers."""
+
+    @functools.wraps(test)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        with bare_root():
+            test(*args, **kwargs)
+
+    return wrapped
+
+
+def in_thread(work: object) -> None:
+    thread = threading.Thread(target=work)  # type: ignore[arg-type]
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def spoken(capture: Capture) -> list[tuple[str, str]]:
+    return [(chunk.stream, chunk.text) for chunk in capture.drain()]
+
+
+def test_streams_are_kept_in_order() -> None:
+    """Consecutive text of one stream is one chunk, and a change of stream begins another."""
+    before = time.time()
+    with Capture() as capture:
+        print("one", 1)
+        print("two")
+        print("oh", file=sys.stderr)
+        print("three", end="")
+    chunks = capture.drain()
+    assert [(c.stream, c.text) for c in chunks] == [
+        ("stdout", "one 1\ntwo\n"),
+        ("stderr", "oh\n"),
+        ("stdout", "three"),
+    ]
+    assert before <= chunks[0].at <= chunks[-1].at <= time.time()
+    assert capture.text() == "one 1\ntwo\noh\nthree"
+
+
+def test_captured_text_is_not_echoed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Text of a job does not appear where others print."""
+    with Capture():
+        print("mine")
+        sys.stderr.write("mine too")
+    print("theirs")
+    assert capsys.readouterr() == ("theirs\n", "")
+
+
+def test_drain_gives_what_is_new() -> None:
+    """Each drain gives what was said since the one before, and text() gives all of it still."""
+    with Capture() as capture:
+        assert capture.drain() == ()
+        print("a")
+        assert spoken(capture) == [("stdout", "a\n")]
+        assert capture.drain() == ()
+        print("b")
+        assert spoken(capture) == [("stdout", "b\n")]
+    assert capture.drain() == ()
+    assert capture.text() == "a\nb\n"
+
+
+def test_two_jobs_at_once_do_not_mix(capsys: pytest.CaptureFixture[str]) -> None:
+    """Jobs in two threads and the cell beside them each keep their own text."""
+    barrier = threading.Barrier(3, timeout=10)
+    said: dict[str, str] = {}
+
+    def job(name: str) -> None:
+        with Capture() as capture:
+            for _ in range(50):
+                barrier.wait()
+                print(name)
+        said[name] = capture.text()
+
+    threads = [threading.Thread(target=job, args=(name,)) for name in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    for _ in range(50):
+        barrier.wait()
+        print("cell")
+    for thread in threads:
+        thread.join(10)
+    assert said == {"a": "a\n" * 50, "b": "b\n" * 50}
+    assert capsys.readouterr().out == "cell\n" * 50
+
+
+def test_async_jobs_on_one_loop_do_not_mix() -> None:
+    """Tasks that take turns on one event loop each keep their own text."""
+
+    async def job(name: str) -> str:
+        with Capture() as capture:
+            for _ in range(3):
+                print(name)
+                await asyncio.sleep(0)
+        return capture.text()
+
+    async def both() -> list[str]:
+        return await asyncio.gather(job("a"), job("b"))
+
+    assert asyncio.run(both()) == ["a\n" * 3, "b\n" * 3]
+
+
+def test_drain_beside_a_writer_loses_nothing() -> None:
+    """A supervisor that drains while the job writes gets every character once, in order."""
+    capture = Capture()
+    written = threading.Event()
+    got: list[str] = []
+
+    def job() -> None:
+        with capture:
+            for number in range(20_000):
+                print(number)
+        written.set()
+
+    thread = threading.Thread(target=job)
+    thread.start()
+    while not written.is_set():
+        got += [chunk.text for chunk in capture.drain()]
+    thread.join(10)
+    got += [chunk.text for chunk in capture.drain()]
+    assert "".join(got) == "".join(f"{n}\n" for n in range(20_000)) == capture.text()
+
+
+def test_threads_in_a_copied_context_are_captured(capsys: pytest.CaptureFixture[str]) -> None:
+    """A thread that runs in a copy of the job's context speaks for the job; a bare one does not."""
+    with Capture() as capture:
+        in_thread(lambda: print("stranger"))
+        context = contextvars.copy_context()
+        in_thread(lambda: context.run(print, "own"))
+    assert capture.text() == "own\n"
+    assert capsys.readouterr().out == "stranger\n"
+
+
+def test_what_comes_after_the_end_is_dropped(capsys: pytest.CaptureFixture[str]) -> None:
+    """A thread that outlives its job speaks to nobody, least of all into a stranger's cell."""
+    with Capture() as capture:
+        print("in time")
+        left_behind = contextvars.copy_context()
+    in_thread(lambda: left_behind.run(print, "late"))
+    assert capture.text() == "in time\n"
+    assert capsys.readouterr().out == ""
+
+
+def test_nested_captures_restore_the_outer_one() -> None:
+    """A job that runs inside a job has its own text, and the outer one goes on."""
+    with Capture() as outer:
+        print("before")
+        with Capture() as inner:
+            print("inside")
+            assert active() is inner
+        print("after")
+    assert active() is None
+    assert (outer.text(), inner.text()) == ("before\nafter\n", "inside\n")
+
+
+# ------------------------------------------------------------------------------------- its bounds
+@pytest.mark.parametrize("size", [1, 7, 100, 5000])
+def test_too_much_text_keeps_head_and_tail(size: int) -> None:
+    """Beyond the limit the middle is left out, and a mark counts what was."""
+    text = "".join(chr(ord("a") + n % 26) for n in range(10_000))
+    with Capture(limit=100) as capture:
+        for start in range(0, len(text), size):
+            sys.stdout.write(text[start : start + size])
+    expected = text[:50] + "\n… [truncated: 9,900 characters left out] …\n" + text[-50:]
+    assert capture.text() == expected
+    assert "".join(chunk.text for chunk in capture.drain()) == expected
+
+
+def test_text_within_the_limit_is_whole() -> None:
+    """As many characters as the limit are kept without a mark."""
+    with Capture(limit=100) as capture:
+        sys.stdout.write("x" * 60)
+        sys.stdout.write("y" * 40)
+    assert capture.text() == "x" * 60 + "y" * 40
+
+
+def test_live_drains_add_up_to_the_truncated_text() -> None:
+    """What was drained while it ran and what came at the end are the text, its mark included."""
+    parts = []
+    with Capture(limit=1000) as capture:
+        for number in range(1000):
+            print(number)
+            if number % 10 == 0:
+                parts += [chunk.text for chunk in capture.drain()]
+    parts += [chunk.text for chunk in capture.drain()]
+    assert "".join(parts) == capture.text()
+    assert "characters left out" in capture.text()
+    assert capture.drain() == ()
+
+
+def test_a_long_loop_of_small_writes_takes_little_memory() -> None:
+    """A progress bar of dots is kept as text, not as a million little records."""
+    with Capture() as capture:
+        for _ in range(5000):
+            sys.stdout.write(".")
+    assert len(capture._raw) < 1000
+    assert capture.text() == "." * 5000
+
+
+def test_a_lone_surrogate_is_written_out() -> None:
+    """The name of an undecodable file does not keep the job's log from being stored."""
+    with Capture() as capture:
+        print("caf\udce9 ü")
+    assert capture.text() == "caf\\udce9 ü\n"
+
+
+# ---------------------------------------------------------------------------------- the stand-ins
+def test_the_original_shines_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside of a job every attribute is the original stream's, also those no stream has by itself."""
+
+    class Odd(io.StringIO):
+        parent_header = {"msg_id": "7"}
+
+        def isatty(self) -> bool:
+            return True
+
+        def fileno(self) -> int:
+            return 42
+
+    monkeypatch.setattr(sys, "stdout", Odd())
+    install()
+    assert (sys.stdout.isatty(), sys.stdout.fileno()) == (True, 42)
+    assert sys.stdout.parent_header == {"msg_id": "7"}  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="nonsense"):
+        sys.stdout.nonsense  # type: ignore[attr-defined]  # noqa: B018
+    with Capture():
+        assert not sys.stdout.isatty()
+        assert sys.stdout.encoding == "utf-8"
+        assert sys.stdout.fileno() == 42
+
+
+def test_a_job_may_treat_stdout_as_a_file() -> None:
+    """What programs do with a text stream works, and closing it closes nothing for others."""
+    with Capture() as capture:
+        sys.stdout.writelines(["a", "b"])
+        sys.stdout.buffer.write(b"\xc3\xbc")
+        sys.stdout.flush()
+        assert sys.stdout.write("xyz") == 3
+        with pytest.raises(TypeError, match="must be str, not int"):
+            sys.stdout.write(5)  # type: ignore[arg-type]
+        sys.stdout.close()
+    assert capture.text() == "abüxyz"
+    print("still open")
+
+
+def test_install_is_idempotent_and_undone() -> None:
+    """Installing twice is installing once, and uninstalling gives back what was there."""
+    out, err = sys.stdout, sys.stderr
+    install()
+    face = sys.stdout
+    install()
+    assert face is sys.stdout is not out
+    uninstall()
+    uninstall()
+    assert (sys.stdout, sys.stderr) == (out, err)
+
+
+def test_somebody_else_replacing_stdout_meanwhile() -> None:
+    """Under redirect_stdout the next job is captured still, others are redirected, and afterwards all is as before."""
+    install()
+    before = sys.stdout
+    redirected = io.StringIO()
+    with contextlib.redirect_stdout(redirected):
+        with Capture() as capture:
+            print("job")
+        print("cell")
+    assert (capture.text(), redirected.getvalue()) == ("job\n", "cell\n")
+    assert sys.stdout is before
+    with Capture() as capture:
+        print("next")
+    assert capture.text() == "next\n"
+
+
+# -------------------------------------------------------------------------------------- logging
+@bare_logging
+def test_log_records_are_part_of_the_text() -> None:
+    """Where nobody configured logging, a job's records are in its log in order, at the levels loggers have."""
+    with Capture() as capture:
+        print("first")
+        logging.getLogger("pipeline").warning("disk %d %% full", 90)
+        logging.getLogger("pipeline").info("below the level")
+    assert spoken(capture) == [("stdout", "first\n"), ("log", "WARNING pipeline: disk 90 % full\n")]
+
+
+@bare_logging
+def test_a_logged_exception_has_its_traceback() -> None:
+    """log.exception() puts the traceback into the job's log."""
+    with Capture() as capture:
+        try:
+            raise KeyError("x")
+        except KeyError:
+            logging.getLogger("pipeline").exception("no luck")
+    assert capture.text().startswith("ERROR pipeline: no luck\nTraceback")
+    assert capture.text().endswith("KeyError: 'x'\n")
+
+
+@bare_logging
+def test_outside_of_a_job_logging_is_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    """Installed, we change nothing for others: warnings go to stderr, and basicConfig() still configures."""
+    with Capture():
+        pass
+    logging.getLogger("pipeline").warning("as ever")
+    logging.getLogger("pipeline").info("not shown")
+    assert capsys.readouterr().err == "as ever\n"
+    logging.basicConfig(format="set up: %(message)s")
+    logging.getLogger("pipeline").warning("now")
+    assert capsys.readouterr().err == "set up: now\n"
+
+
+@pytest.mark.parametrize("first", ["logging", "nbqueue"])
+@bare_logging
+def test_a_handler_of_the_users_does_not_double_records(
+    capsys: pytest.CaptureFixture[str], first: str
+) -> None:
+    """With basicConfig() before or after us, a job's record is in its log once and in no cell."""
+    if first == "nbqueue":
+        install()
+    logging.basicConfig(format="set up: %(message)s")
+    with Capture() as capture:
+        logging.getLogger("pipeline").warning("once")
+    assert spoken(capture) == [("stderr", "set up: once\n")]
+    assert capsys.readouterr() == ("", "")
+    uninstall()
+    logging.getLogger("pipeline").warning("after us")
+    assert capsys.readouterr().err == "set up: after us\n"
+
+
+@bare_logging
+def test_records_reach_the_users_own_handlers_too() -> None:
+    """A file that the user logs to gets a job's records as well as the job's log does."""
+    file = io.StringIO()
+    logging.getLogger().addHandler(logging.StreamHandler(file))
+    with Capture() as capture:
+        logging.getLogger("pipeline").error("both")
+    assert file.getvalue() == "both\n"
+    assert spoken(capture) == [("log", "ERROR pipeline: both\n")]
+    with Capture() as capture:
+        logging.getLogger("pipeline").error("again")
+    assert spoken(capture) == [("log", "ERROR pipeline: again\n")]
+
+
+@bare_logging
+def test_basic_config_by_force_is_survived() -> None:
+    """Throwing all handlers out of the root does not cut the next job off."""
+    file = io.StringIO()
+    logging.getLogger().addHandler(logging.NullHandler())
+    install()
+    logging.basicConfig(stream=file, format="%(message)s", force=True)
+    with Capture() as capture:
+        logging.getLogger("pipeline").error("still here")
+    assert capture.text() == "ERROR pipeline: still here\n"
+    assert file.getvalue() == "still here\n"
+
+
+def test_a_whole_interpreter_ends_in_peace() -> None:
+    """A script that never uninstalls exits without a word of its own, its prints in place."""
+    script = """
+        import sys
+        from nbqueue.capture import Capture
+        with Capture() as said:
+            print("job")
+        print("cell", repr(said.text()))
+        print("sorry", file=sys.stderr)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("cell 'job\\n'\n", "sorry\n")
