@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nbqueue.context import Context, JobStopped, NotInJob, current
+from nbqueue.context import Context, current
 from nbqueue.errors import (
     DispatchFailed,
     InvalidCommand,
@@ -20,10 +20,9 @@ from nbqueue.errors import (
     StaleClaim,
 )
 from nbqueue.jobs import QueuedCommand, State
-from nbqueue.manager import CommandQueue, QueueConfig, QueueManager, adispatch, connect, dispatch, manager
+from nbqueue.manager import CommandQueue, QueueConfig, QueueManager, connect, dispatch, manager
 from nbqueue.receipt import JobDispatch
 from nbqueue.registry import Job, command, job
-from nbqueue.retry import RetryPolicy
 
 __all__ = [
     "CommandQueue",
@@ -35,10 +34,8 @@ __all__ = [
     "JobDispatch",
     "JobFailed",
     "JobNotFound",
-    "JobStopped",
     "JobTimeout",
     "NbqueueError",
-    "NotInJob",
     "NotSupported",
     "PayloadUntrusted",
     "QueueConfig",
@@ -46,10 +43,8 @@ __all__ = [
     "QueueManager",
     "QueueUnavailable",
     "QueuedCommand",
-    "RetryPolicy",
     "StaleClaim",
     "State",
-    "adispatch",
     "command",
     "connect",
     "current",

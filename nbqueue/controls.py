@@ -14,7 +14,7 @@ from nbqueue.durations import duration
 from nbqueue.errors import InvalidCommand, JobNotFound
 from nbqueue.jobs import State
 from nbqueue.looking import Looking
-from nbqueue.receipt import JobDispatch, cancel, retry
+from nbqueue.receipt import JobDispatch, cancel
 from nbqueue.selecting import Names, Since, unknown_queue
 from nbqueue.store import Selection
 
@@ -80,8 +80,7 @@ class Controls(Looking):
             If one runs, or waits for a worker already.
         """
         receipts = self._jobs(id)
-        for receipt in receipts:
-            retry(self.store, receipt.job_id, receipt.command)
+        self._run_again([receipt.job_id for receipt in receipts], strict=True)
         return len(receipts)
 
     def retry_all(
@@ -93,7 +92,15 @@ class Controls(Looking):
         if picked.statuses:
             frame = self.jobs(state=state, queue=queue, command=command, since=since)
             ids = [uuid.UUID(str(job_id)) for job_id in frame["job_id"]]
-        return sum(answer.done for answer in self.store.retry(ids)) if ids else 0
+        return self._run_again(ids, strict=False)
+
+    def _run_again(self, ids: list[uuid.UUID], *, strict: bool) -> int:
+        answers = self.store.retry(ids) if ids else []
+        self.live.retried(answer.job_id for answer in answers if answer.done)
+        for answer in answers:
+            if strict and not answer.done:
+                raise InvalidCommand(f"job {answer.job_id} cannot be retried: {answer.reason}")
+        return sum(answer.done for answer in answers)
 
     def forget(self, id: JobId | Iterable[JobId]) -> int:
         """Remove an ended job, or several, with all that is known of it.
@@ -123,7 +130,7 @@ class Controls(Looking):
             States to leave alone, e.g. ``"failed"``.
         """
         age = duration(older_than, what="older_than")
-        kept = self._pick(state=keep, queue=None, command=None, since=None).selection.states or ()
+        kept = self._pick(state=keep).selection.states or ()
         states = tuple(state for state in State if state.ended and state not in kept)
         return (
             self.store.forget(Selection(states=states, finished_before=self._clock() - age)) if states else 0

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any
 
+from nbqueue.controls import Controls
 from nbqueue.errors import InvalidCommand
 from nbqueue.intake import Prepared, prepare
 from nbqueue.jobs import Options
-from nbqueue.opened import Opened
 from nbqueue.receipt import JobDispatch
 
 __all__ = ["Dispatching"]
@@ -23,7 +23,7 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _THREADS = 32
 
 
-class Dispatching(Opened):
+class Dispatching(Controls):
     """The verbs that hand in work; ``QueueManager`` has them."""
 
     _pool: ThreadPoolExecutor | None = None

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from nbqueue.slots import SlotFile
     from nbqueue.store import Report
 
-__all__ = ["Executor", "Running", "StopReason"]
+__all__ = ["SPARE_SLOTS", "Executor", "Running", "StopReason"]
+
+#: An executor may open so many slots in place of those whose job cannot be stopped.
+SPARE_SLOTS = 64
 
 
 class StopReason(StrEnum):
@@ -35,6 +38,8 @@ class Running(NamedTuple):
     started: float
     #: Why it was told to stop; None: it was not.
     stopping: StopReason | None
+    #: It was told to stop long ago and goes on; another slot was opened in place of its own.
+    stuck: bool = False
 
 
 class Executor(Protocol):
@@ -73,4 +78,7 @@ class Executor(Protocol):
         """Tell one running job to stop; whether there was one. Its report comes when it has really ended."""
 
     def close(self, timeout: float) -> list[Claim]:
-        """Run what has begun to its end for up to ``timeout`` seconds, then give back what has not ended."""
+        """Run what has begun to its end for up to ``timeout`` seconds, then give back what has not ended.
+
+        What is given back is not reported any more. ``start`` opens the executor anew.
+        """

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from nbqueue import payload
 from nbqueue.errors import InvalidCommand, NbqueueError
 from nbqueue.handlers import Handler, Kind
-from nbqueue.jobs import Claim, JobRecord, NewJob, Options, Spec, new_job_ids
+from nbqueue.jobs import Claim, JobRecord, NewJob, Options, Spec, State, new_job_ids
 from nbqueue.receipt import JobDispatch, Source
 from nbqueue.registry import Call, to_call
 from nbqueue.retry import RetryPolicy
@@ -24,7 +24,8 @@ __all__ = ["CODE_MAX", "Live", "Prepared", "prepare"]
 #: A larger copy of a function drags data along that it should be given as an argument.
 CODE_MAX = 8 * 1024 * 1024
 
-_UNSAID = Options()
+#: So many ends are asked for at once.
+_FEW = 5_000
 _NO_RETRY = RetryPolicy()
 
 
@@ -128,6 +129,9 @@ class Live:
         self._store = store
         self._calls: dict[uuid.UUID, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         self._receipts: WeakValueDictionary[uuid.UUID, JobDispatch] = WeakValueDictionary()
+        #: Of receipts that were handed out since the ends of jobs were last asked for.
+        self._unfollowed: list[uuid.UUID] = []
+        self._kept = _FEW
         #: Hashes of code that was put there, or cannot be.
         self._code: set[str] = set()
         self._lock = threading.Lock()
@@ -162,6 +166,33 @@ class Live:
     def keep(self, receipt: JobDispatch) -> None:
         """Let results reach this receipt, while somebody holds it."""
         self._receipts.setdefault(receipt.job_id, receipt)
+        self._unfollowed.append(receipt.job_id)
+        if len(self._unfollowed) > self._kept:
+            # Most callers drop their receipts, and what nobody holds is not worth following.
+            with self._lock:
+                self._unfollowed = [job_id for job_id in self._unfollowed if job_id in self._receipts]
+                self._kept = max(_FEW, 2 * len(self._unfollowed))
+
+    def follow(self) -> None:
+        """Have the ends of all jobs told whose receipts somebody holds: one question, instead of one a receipt."""
+        with self._lock:
+            ids, self._unfollowed = self._unfollowed, []
+        held = [job_id for job_id in ids if job_id in self._receipts]
+        for start in range(0, len(held), _FEW):
+            self._store.watch(held[start : start + _FEW], self._on_end)
+
+    def _on_end(self, record: JobRecord) -> None:
+        receipt = self._receipts.get(record.job_id)
+        # Who failed may be retried by another process, so only success is worth remembering.
+        if receipt is not None and record.state is State.SUCCEEDED:
+            receipt.keep_end(record)
+
+    def retried(self, ids: Iterable[uuid.UUID]) -> None:
+        """Forget how these jobs ended, as they run again."""
+        for job_id in ids:
+            receipt = self._receipts.get(job_id)
+            if receipt is not None:
+                receipt.keep_end(None)
 
     def receipt(self, job_id: uuid.UUID, make: Callable[[], JobDispatch], source: Source) -> JobDispatch:
         """Give the receipt that somebody holds already, else a new one."""

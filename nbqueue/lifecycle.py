@@ -106,7 +106,7 @@ class Life(NamedTuple):
     crashes: int = 0
     #: The current claim's number, of the last claim where there is none.
     fence: int = 0
-    #: Attempts it is allowed, settled when it is claimed.
+    #: Attempts it is allowed, settled by the claim that begins the first of them.
     tries: int = 1
     #: Seconds since the epoch before which it may not run; None for none.
     due_at: float | None = None
@@ -220,7 +220,9 @@ def _claim(life: Life, what: Claimed, spec: Spec) -> Step:
         return Step(life, None, f"the job is {life.state.value}, not pending")
     if life.held:
         return Step(life, None, "the job is held: nobody here may run it")
-    tries = spec.tries or what.tries
+    # A worker that allows fewer does not take back what another has promised: attempt 3 of 1 would be nonsense.
+    promised = life.tries if life.attempt > life.base else what.tries
+    tries = spec.tries or promised
     return Step(
         Life(State.RUNNING, life.attempt + 1, life.base, life.crashes, what.fence, tries),
         Event.CLAIMED,

@@ -68,13 +68,9 @@ class Looking(Opened):
         """
         from nbqueue import frames
 
-        limit = _check_limit(limit)
         picked = self._pick(state=state, queue=queue, command=command, since=since, batch=batch)
-        if not picked.statuses:
-            return frames.jobs(self.store, picked.selection, limit)
-        found = frames.jobs(self.store, picked.selection, None)
-        found = found[(found["state"] != "pending") | found["status"].isin(picked.statuses)]
-        return found.head(limit) if limit is not None else found
+        status = sorted(picked.statuses) or None
+        return frames.jobs(self.store, picked.selection, _check_limit(limit), status=status)
 
     def attempts(
         self,
@@ -114,20 +110,40 @@ class Looking(Opened):
 
         return frames.stats(self.store)
 
-    def throughput(self, every: str = "1min", *, since: Since = None) -> pd.DataFrame:
+    def throughput(self, every: float | str | None = "1min", *, since: Since = None) -> pd.DataFrame:
         """Give how many jobs ended in each stretch of time.
 
         Parameters
         ----------
-        every : str
-            The length of a stretch, ``"10s"``, ``"1min"``, ``"1h"``.
+        every : float, str or None
+            The length of a stretch, ``"10s"``, ``"1min"``, ``"1h"``; None picks one that reads well.
         since : str, float, timedelta or datetime, optional
             From when on.
         """
         from nbqueue import frames
 
-        start = None if since is None else ago(since, now=self._clock(), what="since")
-        return frames.throughput(self.store, every, start)
+        return frames.throughput(self.store, every, self._since(since))
+
+    def backlog(self, every: float | str | None = None, *, since: Since = None) -> pd.DataFrame:
+        """Give how many jobs were pending and how many running, over time; as ``throughput``."""
+        from nbqueue import frames
+
+        return frames.backlog(self.store, every, self._since(since))
+
+    def latency(self, *, queue: Names = None, command: object = None, since: Since = None) -> pd.DataFrame:
+        """Give how long ended jobs waited and ran, a row a command: the median, and the slowest 5 % and 1 %."""
+        from nbqueue import frames
+
+        return frames.latency(self.store, self._pick(queue=queue, command=command, since=since).selection)
+
+    def timeline(
+        self, *, queue: Names = None, command: object = None, since: Since = None, limit: int | None = 2_000
+    ) -> pd.DataFrame:
+        """Give when attempts ran and beside which others, the newest, oldest first."""
+        from nbqueue import frames
+
+        picked = self._pick(queue=queue, command=command, since=since)
+        return frames.timeline(self.store, picked.selection, _check_limit(limit))
 
     def sql(
         self, query: str, params: Sequence[object] = (), *, names: Mapping[str, object] | None = None
@@ -158,8 +174,11 @@ class Looking(Opened):
         return self.store.query(query, tuple(params), dict(_frames_in(query, spaces)))
 
     def _pick(self, **words: Any) -> Picked:
-        known = self.list() if words["queue"] is not None else ()
+        known = self.list() if words.get("queue") is not None else ()
         return pick(**words, queues=known, now=self._clock())
+
+    def _since(self, since: Since) -> float | None:
+        return None if since is None else ago(since, now=self._clock(), what="since")
 
 
 def _whole(picked: Picked) -> Any:

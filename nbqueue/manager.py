@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Self
 from nbqueue.commandqueue import CommandQueue, connected
 from nbqueue.connecting import QueueConfig
 from nbqueue.context import current
-from nbqueue.controls import Controls
 from nbqueue.dispatching import Dispatching
 from nbqueue.durations import duration
 from nbqueue.errors import InvalidCommand, NbqueueError
@@ -33,13 +32,13 @@ if TYPE_CHECKING:
     from nbqueue.run import Services
     from nbqueue.worker import Worker
 
-__all__ = ["CommandQueue", "QueueConfig", "QueueManager", "adispatch", "connect", "dispatch", "manager"]
+__all__ = ["CommandQueue", "JobDispatch", "QueueConfig", "QueueManager", "adispatch", "connect", "dispatch", "manager"]
 
 # A kernel is given 2.5 s to go.
 _PATIENCE_AT_EXIT = 1.0
 
 
-class QueueManager(Controls, Dispatching):
+class QueueManager(Dispatching):
     """An open queue file: hands in work, starts workers, and shows what became of it.
 
     Parameters
@@ -111,10 +110,10 @@ class QueueManager(Controls, Dispatching):
         queues: Names = None,
         concurrency: int = 4,
         executor: str | Executor = "thread",
+        *,
         tries: int | None = None,
         timeout: float | timedelta | None = None,
         lease: float | timedelta = 15.0,
-        *,
         sleep: float | timedelta = 5.0,
         max_jobs: int | None = None,
         max_seconds: float | timedelta | None = None,

@@ -73,10 +73,16 @@ class Opened:
         """Whether it was closed."""
         return self._connection.closed
 
+    def follow(self) -> None:
+        """Have the ends of jobs told to the receipts that somebody holds."""
+        self.live.follow()
+
     def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call this when it closes; gives a way to stop that."""
+        """Call this when it closes, at once if it has; gives a way to stop that."""
         number = next(self._numbers)
         self._callbacks[number] = callback
+        if self.closed:
+            callback()
 
         def stop() -> None:
             self._callbacks.pop(number, None)

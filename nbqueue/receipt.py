@@ -29,7 +29,7 @@ from nbqueue.store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["JobDispatch", "Logs", "Source", "cancel", "retry"]
+__all__ = ["JobDispatch", "Logs", "Source", "cancel"]
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
@@ -40,6 +40,12 @@ class Source(Protocol):
     @property
     def store(self) -> Store:
         """The store, if it is open."""
+
+    def follow(self) -> None:
+        """Have the ends of jobs told to the receipts that somebody holds."""
+
+    def retry(self, id: uuid.UUID) -> object:
+        """Let a job run again."""
 
     def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call this when it closes; gives a way to stop that."""
@@ -73,6 +79,7 @@ class JobDispatch:
     __slots__ = (
         "__weakref__",
         "_command",
+        "_end",
         "_id",
         "_metadata",
         "_queue",
@@ -103,6 +110,8 @@ class JobDispatch:
         self._source = source
         #: The claim's fence and what was returned under it, where that happened in this process.
         self._value: tuple[int, object] | None = None
+        #: How it ended, if it succeeded and that was told.
+        self._end: JobRecord | None = None
 
     # -- what is known without asking
 
@@ -177,6 +186,10 @@ class JobDispatch:
         """Keep what the job returned in this process under this claim."""
         self._value = (fence, value)
 
+    def keep_end(self, record: JobRecord | None) -> None:
+        """Keep how the job ended; None as it runs again."""
+        self._end = record
+
     def with_value_of(self, other: JobDispatch) -> Self:
         """Take over what another receipt of the same job was given to keep."""
         self._value = other._value
@@ -240,7 +253,9 @@ class JobDispatch:
         InvalidCommand
             If it runs or waits for a worker already.
         """
-        retry(self._store(), self.job_id, self._command)
+        _ = self._store()
+        assert self._source is not None
+        self._source.retry(self.job_id)
         return self
 
     # -- its end
@@ -275,7 +290,7 @@ class JobDispatch:
 
     def exception(self, timeout: float | timedelta | None = None) -> JobFailed | JobCancelled | None:
         """Wait until it has ended and give what ``result`` would raise, None if it succeeded."""
-        return failure_of(self._known(self._ended(timeout)))
+        return failure_of(self._ended(timeout))
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self._wait_for_result().__await__()
@@ -298,9 +313,9 @@ class JobDispatch:
             record = await ended
         finally:
             stop(unwatch=not ended.done())
-        return self.outcome(record)
+        return self.outcome(self._known(record))
 
-    def _ended(self, timeout: float | timedelta | None) -> JobRecord | None:
+    def _ended(self, timeout: float | timedelta | None) -> JobRecord:
         patience = None if timeout is None else seconds(timeout, what="timeout")
         records: list[JobRecord | None] = []
         ended = threading.Event()
@@ -315,17 +330,20 @@ class JobDispatch:
                 self._out_of_time(patience or 0.0)
         finally:
             stop(unwatch=not records)
-        return records[0]
+        return self._known(records[0])
 
     def _notify(self, notify: Callable[..., None]) -> Callable[..., None]:
         """Have this called with the record when the job has ended, or with nothing when the queue closes."""
-        record = self.record()
+        store = self._store()
+        assert self._source is not None
+        if self._end is None:
+            self._source.follow()
+        record = self._end or self.record()
         if record.state.ended:
             notify(record)
             return _nothing
-        assert self._source is not None
         forget_close = self._source.on_close(notify)
-        forget_job = self._store().watch((self.job_id,), notify)
+        forget_job = store.watch((self.job_id,), notify)
 
         def stop(*, unwatch: bool) -> None:
             forget_close()
@@ -335,9 +353,8 @@ class JobDispatch:
 
         return stop
 
-    def outcome(self, record: JobRecord | None) -> Any:
+    def outcome(self, record: JobRecord) -> Any:
         """Give what a job returned whose end is known, or raise what it ended with."""
-        record = self._known(record)
         failure = failure_of(record)
         if failure is not None:
             raise failure
@@ -401,10 +418,3 @@ def cancel(store: Store, job_id: uuid.UUID) -> bool:
     """Cancel a job; whether there was anything to cancel."""
     (answer,) = store.cancel((job_id,))
     return answer.done
-
-
-def retry(store: Store, job_id: uuid.UUID, command: str) -> None:
-    """Let a job run again, or refuse to with the reason."""
-    (answer,) = store.retry((job_id,))
-    if not answer.done:
-        raise InvalidCommand(f"{command} {job_id} cannot be retried: {answer.reason}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from nbqueue import payload
@@ -20,13 +22,16 @@ from nbqueue.lifecycle import Outcome
 from nbqueue.retry import kinds_of
 from nbqueue.store import Report, ReportKind
 
-__all__ = ["Attempt", "Runner", "Services", "unstored_reason"]
+__all__ = ["Attempt", "Perform", "Runner", "Services", "unstored_reason"]
 
 ERROR_MAX = 2_000
 TRACEBACK_MAX = 100_000
 RESULT_MAX = 64 * 1024 * 1024
 _UNSTORED = '{"$nbq-unstored": '
-_HERE = str(Path(__file__).parent)
+_HERE = str(Path(__file__).parent) + os.sep
+
+#: Calls the handler's call, and brings it to its value if the handler is ``async def``.
+Perform = Callable[[Callable[[], Any], bool], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,18 @@ class Runner:
         return Attempt(self, claim)
 
 
+class _Ending(NamedTuple):
+    """How an attempt ended, before what it said is added."""
+
+    kind: ReportKind
+    outcome: Outcome | None = None
+    result: str = ""
+    error: str = ""
+    kinds: tuple[str, ...] = ()
+    cause: str = ""
+    traceback: str = ""
+
+
 class Attempt:
     """One attempt: its context, and the report that comes of it."""
 
@@ -77,55 +94,68 @@ class Attempt:
         self.context = Context(claim, runner.services.dispatcher)
         self.started_at = runner.clock()
 
-    def run(self, finish: Callable[[Awaitable[Any]], Any]) -> Report:
+    def run(self, perform: Perform) -> Report:
         """Run it to its end, whatever that is; never raises.
 
         Parameters
         ----------
-        finish : Callable[[Awaitable], object]
-            Brings what an ``async def`` handler gave to its value.
+        perform : Perform
+            Calls the handler. It alone may be broken off from outside, by a ``JobStopped``.
         """
+        context, capture = self.context, self.context.capture
+        with entering(context), capture:
+            ending = self._end(perform)
+        return Report(
+            self.claim,
+            ending.kind,
+            ending.outcome,
+            self.started_at,
+            self.runner.clock(),
+            ending.result,
+            _storable(ending.error),
+            ending.kinds,
+            ending.cause,
+            _storable(ending.traceback),
+            capture.drain(),
+            (),
+            context.take_progress(),
+        )
+
+    def _end(self, perform: Perform) -> _Ending:
         try:
-            handler, args, kwargs = self._prepare()
+            handler = self.runner.resolve(self.claim.spec)
+            if handler is None:
+                # Forgotten since it was claimed: it waits in its queue, as one that nobody here knows does.
+                return _Ending(ReportKind.RELEASED)
+            args, kwargs = self._arguments()
         except NbqueueError as error:
-            return self._refused(error)
-        except Exception as error:  # noqa: BLE001 - a payload that cannot be rebuilt is the job's error
+            return _refused(error)
+        except BaseException as error:
             return self._failed(error)
-        context = self.context
-        capture = context.capture
         try:
-            with entering(context), capture:
-                value = handler.invoke(context, args, kwargs)
-                if handler.is_async:
-                    value = finish(value)
+            value = perform(functools.partial(handler.invoke, self.context, args, kwargs), handler.is_async)
         except JobStopped as stopped:
-            return self.stopped(stopped)
-        except BaseException as error:  # noqa: BLE001 - SystemExit in a job ends the job, not its worker
+            return self._stopped(stopped)
+        except BaseException as error:
             return self._failed(error)
         return self._returned(value)
 
-    def _prepare(self) -> tuple[Handler, tuple[Any, ...], Mapping[str, Any]]:
+    def _arguments(self) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         claim, services = self.claim, self.runner.services
-        handler = self.runner.resolve(claim.spec)
-        if handler is None:
-            msg = f'the handler of "{claim.spec.command}" is not here any more; define it again, then retry the job'
-            raise InvalidCommand(msg)
-        text = claim.payload
-        if not payload.needs_pickle(text):
-            return (handler, *payload.decode_call(text))
+        if not payload.needs_pickle(claim.payload):
+            return payload.decode_call(claim.payload)
         live = services.live_call(claim.job_id)
         if live is not None:
-            return (handler, *live)
-        return (handler, *payload.decode_call(text, key=services.key(), context=claim.spec.command))
+            return live
+        return payload.decode_call(claim.payload, key=services.key(), context=claim.spec.command)
 
     # -- how it ended
 
-    def _returned(self, value: object) -> Report:
-        reason = self.context.stop_reason
-        if reason is StopReason.TIMEOUT:
+    def _returned(self, value: object) -> _Ending:
+        if self.context.stop_reason is StopReason.TIMEOUT:
             return self._timed_out("it went on and returned late")
         self.runner.services.on_value(self.claim, value)
-        return self._report(Outcome.SUCCEEDED, result="" if value is None else self._encode(value))
+        return _Ending(ReportKind.ENDED, Outcome.SUCCEEDED, "" if value is None else self._encode(value))
 
     def _encode(self, value: object) -> str:
         try:
@@ -134,64 +164,45 @@ class Attempt:
             except InvalidCommand:
                 key = self.runner.services.key()
                 text = payload.encode(value, key=key, context=self.claim.spec.command, what="result")
-        except InvalidCommand as error:
+        except NbqueueError as error:
             return _unstored(str(error))
+        except BaseException as error:  # encoding runs the value's own code
+            return _unstored(f"storing it failed with {_sentence(error)}")
         if len(text) > RESULT_MAX:
             return _unstored(f"it is {len(text):,} characters long and a stored result may have {RESULT_MAX:,}")
         return text
 
-    def stopped(self, stopped: JobStopped) -> Report:
-        """Say how a job ended that was told to stop."""
+    def _stopped(self, stopped: JobStopped) -> _Ending:
         if stopped.reason is StopReason.TIMEOUT:
             return self._timed_out("it stopped when told to")
         if stopped.reason is StopReason.SHUTDOWN:
-            return self._report(None, kind=ReportKind.RELEASED)
-        return self._report(Outcome.CANCELLED)
+            return _Ending(ReportKind.RELEASED)
+        return _Ending(ReportKind.ENDED, Outcome.CANCELLED)
 
-    def _timed_out(self, how: str) -> Report:
+    def _timed_out(self, how: str) -> _Ending:
         error = f"TimeoutError: it took longer than its timeout of {self.claim.timeout or 0:g} s; {how}"
-        return self._report(Outcome.TIMED_OUT, error=error, kinds=kinds_of(TimeoutError()))
+        return _Ending(ReportKind.ENDED, Outcome.TIMED_OUT, error=error, kinds=kinds_of(TimeoutError()))
 
-    def _failed(self, error: BaseException) -> Report:
+    def _failed(self, error: BaseException) -> _Ending:
         reason = self.context.stop_reason
         if reason is StopReason.TIMEOUT:
             return self._timed_out(f"it ended with {_sentence(error)}")
         if reason is StopReason.SHUTDOWN:
-            return self._report(None, kind=ReportKind.RELEASED)
+            return _Ending(ReportKind.RELEASED)
         outcome = Outcome.CANCELLED if reason is StopReason.CANCEL else Outcome.FAILED
-        return self._report(outcome, error=_sentence(error), kinds=kinds_of(error), traceback=_traceback(error))
-
-    def _refused(self, error: NbqueueError) -> Report:
-        untrusted = isinstance(error, PayloadUntrusted)
-        return self._report(None, kind=ReportKind.REFUSED, error=str(error), cause="untrusted" if untrusted else "unreadable")
-
-    def _report(
-        self,
-        outcome: Outcome | None,
-        *,
-        kind: ReportKind = ReportKind.ENDED,
-        result: str = "",
-        error: str = "",
-        kinds: tuple[str, ...] = (),
-        cause: str = "",
-        traceback: str = "",
-    ) -> Report:
-        context = self.context
-        return Report(
-            self.claim,
-            kind,
-            outcome,
-            self.started_at,
-            self.runner.clock(),
-            result,
-            error,
-            kinds,
-            cause,
-            traceback,
-            context.capture.drain(),
-            (),
-            context.take_progress(),
+        return _Ending(
+            ReportKind.ENDED, outcome, error=_sentence(error), kinds=kinds_of(error), traceback=_traceback(error)
         )
+
+
+def _refused(error: NbqueueError) -> _Ending:
+    cause = "untrusted" if isinstance(error, PayloadUntrusted) else "unreadable"
+    return _Ending(ReportKind.REFUSED, error=str(error), cause=cause)
+
+
+def _storable(text: str) -> str:
+    """The text without lone surrogates, as in a file's undecodable name: no store can write them."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _unstored(reason: str) -> str:
@@ -218,7 +229,7 @@ def _sentence(error: BaseException) -> str:
     """The error in one line, as a traceback ends."""
     try:
         text = str(error)
-    except Exception as broken:  # noqa: BLE001 - an error whose own text fails is still an error
+    except BaseException as broken:  # an error whose own text fails is still an error
         text = f"<its text failed with {type(broken).__name__}>"
     name = type(error).__name__
     sentence = f"{name}: {text}" if text else name
@@ -232,7 +243,7 @@ def _traceback(error: BaseException) -> str:
         trace = trace.tb_next
     try:
         text = "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))
-    except Exception as broken:  # noqa: BLE001 - formatting runs the error's own code
+    except BaseException as broken:  # formatting runs the error's own code
         return f"{_sentence(error)}\n(its traceback could not be formatted: {type(broken).__name__})"
     if len(text) <= TRACEBACK_MAX:
         return text

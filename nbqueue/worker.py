@@ -59,6 +59,8 @@ class WorkerOptions:
     max_seconds: float | None = None
     #: or as soon as nothing is left that it could run now.
     when_empty: bool = False
+    #: Is told of every attempt that ended and was accepted, in the supervisor's thread; it must be quick.
+    on_ended: Callable[[Report], None] | None = None
 
 
 class Worker:
@@ -317,6 +319,10 @@ class Worker:
         for answer in turn.answers:
             if not answer.done:
                 _log.info("job %s: %s", answer.job_id, answer.reason)
+        if self._options.on_ended is not None:
+            for report, answer in zip(reports, turn.answers, strict=True):
+                if answer.done and report.kind is ReportKind.ENDED:
+                    self._options.on_ended(report)
         if turn.expired:
             self._rejoin()
             return
@@ -423,6 +429,17 @@ class Worker:
         if spent or late or empty:
             self._stopping.set()
 
+    def _let_end(self) -> None:
+        """Go on with turns that claim nothing, so that the lease holds, until all has ended or patience has."""
+        since = self._ticks()
+        while True:
+            wait = self.step()
+            left = since + self._grace - self._ticks()
+            if not self._held or left <= 0:
+                return
+            self._wakeup.wait(min(wait, left))
+            self._wakeup.clear()
+
     def shut(self) -> None:
         """Take no more, end or give back what is held, and leave the store."""
         if not self._joined:
@@ -431,14 +448,13 @@ class Worker:
         self._stopping.set()
         self._unlisten()
         self._submit_inbox()
+        self._unsent += [Report(claim, ReportKind.RELEASED) for claim in self._executor.withdraw()]
+        self._called = True
         try:
-            # Withdraws the open slots, so that nothing more is handed over while the last jobs end.
-            self._store.turn(self.worker_id, [], 0)
-            self._submit_inbox()
-            left = self._executor.close(self._grace)
+            self._let_end()
+            left = self._executor.close(0.0)
             reports = self._unsent + self._executor.news() + self._executor.collect()
-            reports += [Report(claim, ReportKind.RELEASED) for claim in left]
-            reports += [Report(claim, ReportKind.RELEASED) for claim in self._inbox]
+            reports += [Report(claim, ReportKind.RELEASED) for claim in (*left, *self._inbox)]
             self._store.turn(self.worker_id, reports, 0)
             self._store.leave(self.worker_id)
         except QueueError as error:

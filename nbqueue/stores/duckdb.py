@@ -70,21 +70,25 @@ class DuckDBStore(IndexStore):
     capabilities = frozenset(Capability)
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time, ticks: Callable[[], float] = time.monotonic):
-        path = Path(path).absolute()
+        # One file has one lock, whatever link it was reached by.
+        path = Path(path).resolve()
         super().__init__(str(path), clock=clock, ticks=ticks)
         check_path(path)
         self._path = path
         self.slot_folder = path.with_name(path.name + ".slots")
         self._inbox: deque[_Op] = deque()
+        self._gate = threading.Lock()
         self._news = threading.Event()
         self._stopping = False
         self._broken: str = ""
+        #: Which verb of the batch is at work, and how many before it are on disk.
+        self._at = self._kept = 0
         self._ownership = Ownership(path)
         self._ownership.take()
         try:
             self._open()
         except BaseException:
-            self._ownership.release()
+            self._ownership.release(remove=True)
             raise
         self._thread = threading.Thread(target=self._write_loop, name="nbqueue-writer", daemon=True)
         self._thread.start()
@@ -100,6 +104,9 @@ class DuckDBStore(IndexStore):
             self._ledger = Ledger(connection, self.name)
             self.created = self._ledger.prepare()
             self._index = self._recover({})
+        except duckdb.Error as error:
+            connection.close()
+            raise QueueUnavailable(_cannot_open(self._path, error)) from error
         except BaseException:
             connection.close()
             raise
@@ -111,7 +118,8 @@ class DuckDBStore(IndexStore):
         now = self._clock()
         index = Index(self._ledger, self._ledger.numbers(), self._chance)
         recovered = self._ledger.recover(index, now)
-        index.seats = seats
+        # One whose joining was not kept has to join again.
+        index.seats = seats = {i: seat for i, seat in seats.items() if seat.number < index.worker}
         for seat in seats.values():
             seat.claims.clear()
         begun = set(begun_claims(self.slot_folder)) if self.slot_folder is not None else set()
@@ -122,16 +130,19 @@ class DuckDBStore(IndexStore):
                 continue
             self.interrupted.append(_interrupt(job, index, begun=job.life.fence in begun, now=now))
         self._ledger.commit(Writes.of(index))
-        index.calls.clear()
+        index.settle()
+        index.take_calls()
         return index
 
     # -- the writer
 
     def _run(self, verb: Callable[[Index], T]) -> T:
-        if self._stopping or self._broken:
-            raise QueueUnavailable(self._broken or f"{self.name} is closed; open it again with nbqueue.connect")
         op = _Op(verb)
-        self._inbox.append(op)
+        with self._gate:
+            # Whatever passes here is answered: the writer leaves only when the inbox is empty and the gate shut.
+            if self._stopping or self._broken:
+                raise QueueUnavailable(self._broken or f"{self.name} is closed; open it again with nbqueue.connect")
+            self._inbox.append(op)
         if not self._news.is_set():
             self._news.set()
         op.done.acquire()
@@ -162,69 +173,81 @@ class DuckDBStore(IndexStore):
 
     def _commit(self, batch: list[_Op]) -> None:
         index = self._index
-        for op in batch:
-            try:
-                op.result = op.verb(index)
-            except NbqueueError as error:
-                op.error = error
-            except Exception as error:  # noqa: BLE001 - it is raised again in the caller's thread
-                op.error = error
-                self._reopen(batch, error)
-                return
-        handed = self._fill_open_slots(index)
-        calls, index.calls = index.calls, []
-        writes = Writes.of(index)
-        if writes:
-            try:
-                self._ledger.commit(writes)
-            except Exception as error:  # noqa: BLE001 - every caller is told
-                self._reopen(batch, error)
-                return
-        self._hand_out(handed, calls)
+        self._kept = 0
+        try:
+            for self._at, op in enumerate(batch):
+                try:
+                    op.result = op.verb(index)
+                except NbqueueError as error:
+                    op.error = error
+            self._at = len(batch)
+            handed = self._fill_open_slots(index)
+            self._write_out(index)
+        except Exception as error:  # noqa: BLE001 - every caller is told
+            self._reopen(batch, error)
+            return
+        self._hand_out(handed, index.take_calls())
         for op in batch:
             op.done.release()
 
-    @staticmethod
-    def _hand_out(handed: list[tuple[Seat, list[Claim]]], calls: list[Callable[[], None]]) -> None:
-        for seat, claims in handed:
-            seat.wake(claims)
-        for call in calls:
-            call()
-
     def _reopen(self, batch: list[_Op], error: Exception) -> None:
-        """Go back to what is on disk after a failed commit: nothing of this batch was acknowledged."""
-        sentence = f"{self.name} could not be written ({_first_line(error)}); nothing of this call was accepted"
+        """Go back to what is on disk after a failed commit: whoever waited for it is told that it was not kept."""
+        before = self._index
         try:
-            with contextlib.suppress(duckdb.Error):
-                self._ledger.close()
-            seats = self._index.seats
-            connection = duckdb.connect(str(self._path), config={"enable_external_access": "false"})
-            self._ledger = Ledger(connection, self.name)
-            self._ledger.prepare()
-            watchers = self._index.watchers()
-            self._index = self._recover(seats)
-            self._index.rewatch(watchers)
+            self._ledger.close()
+            self._connect_again(before)
         except Exception as again:  # noqa: BLE001 - the store says so from now on
-            self._broken = (
-                f"{self.name} cannot be written any more ({_first_line(again)}); everything acknowledged is in it:"
-                " mend the cause, then open it again"
-            )
-        for op in batch:
-            op.error = op.error if isinstance(op.error, NbqueueError) else DispatchFailed(sentence)
-            if self._broken:
-                op.error = QueueUnavailable(self._broken)
-            op.error.__cause__ = error
+            self._break(again)
+        for i, op in enumerate(batch):
+            # What came before a verb that needed SQL was kept with that verb's own commit.
+            if i >= self._kept and not isinstance(op.error, NbqueueError):
+                op.error = QueueUnavailable(self._broken) if self._broken else DispatchFailed(self._not_written(error))
+                op.error.__cause__ = error
             op.done.release()
         if self._broken:
             while self._inbox:
                 op = self._inbox.popleft()
                 op.error = QueueUnavailable(self._broken)
                 op.done.release()
+        else:
+            # Each is asked for a turn: what it was to be handed is pending again.
+            self._hand_out([(seat, []) for seat in before.seats.values()], self._index.take_calls())
+
+    def _connect_again(self, before: Index) -> None:
+        connection = duckdb.connect(str(self._path), config={"enable_external_access": "false"})
+        try:
+            self._ledger = Ledger(connection, self.name)
+            self._ledger.prepare()
+            index = self._recover(before.seats)
+            index.rewatch(before.watchers())
+        except BaseException:
+            connection.close()
+            raise
+        self._index = index
+
+    def _break(self, error: Exception) -> None:
+        """Take no more; whoever opens the file again, here or elsewhere, finds all that was acknowledged."""
+        with self._gate:
+            self._broken = (
+                f"{self.name} cannot be written any more ({_first_line(error)}); everything acknowledged is in it:"
+                " mend the cause, then open it again"
+            )
+        self._ownership.release()
+
+    def _not_written(self, error: Exception) -> str:
+        return f"{self.name} could not be written ({_first_line(error)}); nothing of this call was accepted"
+
+    @property
+    def broken(self) -> bool:
+        """Whether it failed for good and has let go of its file."""
+        return bool(self._broken)
 
     def _write_out(self, index: Index) -> None:
         writes = Writes.of(index)
         if writes:
             self._ledger.commit(writes)
+        self._kept = self._at
+        index.settle()
 
     def _checkpoint(self) -> None:
         try:
@@ -235,15 +258,12 @@ class DuckDBStore(IndexStore):
 
     def close(self) -> None:
         """Write what is left, and let go of the file."""
-        if self._stopping:
-            return
-        self._stopping = True
+        with self._gate:
+            if self._stopping:
+                return
+            self._stopping = True
         self._news.set()
         self._thread.join()
-        while self._inbox:
-            op = self._inbox.popleft()
-            op.error = QueueUnavailable(f"{self.name} was closed meanwhile")
-            op.done.release()
         if not self._broken and self._ledger.unchecked:
             self._checkpoint()
         with contextlib.suppress(duckdb.Error):

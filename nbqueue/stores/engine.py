@@ -6,6 +6,9 @@ thread that may touch the index, and returns when what it wrote is kept.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,13 +22,15 @@ from nbqueue.jobs import Claim, JobRecord, NewJob, State
 from nbqueue.lifecycle import Life
 from nbqueue.store import Answer, Capability, Handlers, QueueInfo, Report, Selection, Turn, WorkerInfo
 from nbqueue.stores.index import Index, Seat
-from nbqueue.stores.ledger import Ledger, Writes
+from nbqueue.stores.ledger import Ledger
 from nbqueue.stores.why import explain
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["IndexStore", "Interruption"]
+
+_log = logging.getLogger("nbqueue.store")
 
 T = TypeVar("T")
 
@@ -147,7 +152,9 @@ class IndexStore:
                 for job_id in ids:
                     index.unwatch(job_id, notify)
 
-            self._run(verb)
+            with contextlib.suppress(QueueUnavailable):
+                # A closed store calls nobody any more.
+                self._run(verb)
 
         self._run(verb)
         return stop
@@ -212,9 +219,15 @@ class IndexStore:
         def verb(index: Index) -> list[QueueInfo]:
             now = self._clock()
             waiting: dict[str, int] = {}
+            seen: set[int] = set()
             for due_at, first, last, queue in index.lanes.delayed():
-                job = index.live.get(first) if first == last else None
-                if due_at > now and (job is None or _waits(job.life)):
+                if first == last:
+                    # One that was cancelled, run or retried since has left its old time behind.
+                    job = index.live.get(first)
+                    if first in seen or (job is None and index.keeps_all) or (job is not None and not _waits(job.life)):
+                        continue
+                    seen.add(first)
+                if due_at > now:
                     waiting[queue] = waiting.get(queue, 0) + last - first + 1
             return [
                 QueueInfo(name, q.paused, dict(q.counts), min(waiting.get(name, 0), q.counts[State.PENDING]))
@@ -258,8 +271,15 @@ class IndexStore:
         return handed
 
     @staticmethod
-    def _writes(index: Index) -> Writes:
-        return Writes.of(index)
+    def _hand_out(handed: list[tuple[Seat, list[Claim]]], calls: list[Callable[[], None]]) -> None:
+        """Tell workers and watchers what is kept now; one that raises does not keep it from the others."""
+        for seat, claims in handed:
+            calls.insert(0, functools.partial(seat.wake, claims))
+        for call in calls:
+            try:
+                call()
+            except Exception:
+                _log.exception("what was to be told of a job's end, or of new jobs, raised")
 
 
 def _waits(life: Life) -> bool:

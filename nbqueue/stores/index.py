@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
+from nbqueue.errors import StaleClaim
 from nbqueue.jobs import Claim, JobRecord, NewJob, Spec, State
 from nbqueue.lifecycle import (
     CancelAsked,
@@ -34,14 +35,27 @@ __all__ = ["Index", "LiveJob", "Loader", "QueueState", "Row", "Seat", "micros"]
 #: One row of the ledger, in the order of ``schema.COLUMNS``.
 Row = tuple[object, ...]
 
-#: A store that can load jobs again keeps so many pending ones in memory.
+#: A store that can load jobs again takes no more new ones into memory than up to so many unfinished ones.
 PENDING_KEPT = 20_000
 ENDED_KEPT = 5_000
+
+#: Where a row has what is asked of it before it is on disk.
+_EVENT, _JOB, _JOB_ID = 2, 3, 16
 
 
 def micros(at: float | None) -> int | None:
     """Seconds since the epoch as the ledger's microseconds."""
     return None if at is None else round(at * 1e6)
+
+
+def _last(
+    before: tuple[str, str, str, str], event: Event, now: tuple[str, str, str, str]
+) -> tuple[str, str, str, str]:
+    """What is shown of the last attempt: an error stays until another comes, the job succeeds, or somebody retries it."""
+    data, error, cause, traceback = now
+    if not error and event not in (Event.SUCCEEDED, Event.RETRIED):
+        _, error, _, traceback = before
+    return (data, error, cause, traceback)
 
 
 class LiveJob:
@@ -151,6 +165,9 @@ class Loader(Protocol):
     def jobs(self, ids: Sequence[UUID]) -> list[LiveJob]:
         """These jobs, wherever they stand."""
 
+    def known(self, ids: Sequence[UUID]) -> set[UUID]:
+        """Which of these ids are taken."""
+
 
 class Numbers(NamedTuple):
     """Where the ever-rising numbers go on."""
@@ -185,10 +202,15 @@ class Index:
         self._spec_numbers: dict[Spec, int] = {}
         self.live: dict[int, LiveJob] = {}
         self._by_id: dict[UUID, int] = {}
-        self._pending_kept = 0
+        #: The highest id that may be taken without being in memory; ids rise with time, so new ones lie above it.
+        self.horizon: UUID | None = None
+        #: Numbers of jobs that have ended since the last commit: the loader does not know it yet.
+        self._gone: set[int] = set()
         self.ended: OrderedDict[UUID, LiveJob] = OrderedDict()
         self.seats: dict[str, Seat] = {}
         self._watchers: dict[UUID, list[Callable[[JobRecord], None]]] = {}
+        #: Watchers whose call waits for the next commit.
+        self._told: dict[UUID, list[Callable[[JobRecord], None]]] = {}
         #: What the next commit writes.
         self.rows: list[Row] = []
         self.new_specs: list[tuple[int, Spec]] = []
@@ -199,16 +221,25 @@ class Index:
         #: Something may have become claimable since the open slots were last looked at.
         self.fresh = True
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether a job that is not in memory is nowhere."""
+        return self._loader is None
+
     # -- dispatch
 
     def insert(self, jobs: Sequence[NewJob], now: float, worker_id: str | None = None) -> list[Claim]:
         """Take new jobs; one whose id is known is left as it is. A worker named gets them without a queue."""
+        if worker_id is not None and worker_id not in self.seats:
+            msg = f"worker {worker_id} is not here any more (its lease ran out); join again, then dispatch"
+            raise StaleClaim(msg)
+        known = self._known(jobs)
         reserved: list[int] = []
         now_us = round(now * 1e6)
         append, lanes = self.rows.append, self.lanes
         for new in jobs:
             job_id, spec, payload, metadata, due_at, batch_id, row = new
-            if job_id in self._by_id or job_id in self.ended:
+            if job_id in self._by_id or job_id in self.ended or job_id in known:
                 continue
             spec_number = self._spec_numbers.get(spec)
             if spec_number is None:
@@ -219,6 +250,7 @@ class Index:
             self.seq = seq + 1
             if due_at is not None and due_at <= now:
                 due_at = None
+                new = new._replace(due_at=None)  # noqa: PLW2901 - as it is written, so it is kept
             append(
                 (seq, now_us, "dispatched", number, None, None, None, None, None, None, None, micros(due_at), payload,
                  None, None, None, job_id, spec_number, metadata or None, batch_id, row)
@@ -228,14 +260,51 @@ class Index:
                 lanes.push(spec, number, number, due_at)
             else:
                 reserved.append(number)
-            if worker_id is not None or self._loader is None or self._pending_kept < PENDING_KEPT:
+            if worker_id is not None or self._loader is None or len(self.live) < PENDING_KEPT:
                 self.keep(LiveJob(number, new, spec_number, now, Life(due_at=due_at)))
-                self._pending_kept += 1
+            else:
+                known.add(job_id)
+                self._below_horizon(job_id)
         claims: list[Claim] = []
         if worker_id is not None:
             self._claim_numbers(self.seats[worker_id], reserved, now, claims)
         self.fresh = True
         return claims
+
+    def _known(self, jobs: Sequence[NewJob]) -> set[UUID]:
+        """Which of these ids are taken by jobs that are not in memory."""
+        if self._loader is None:
+            return set()
+        # A first look that asks nobody: after the horizon come only new ones.
+        horizon = self.horizon
+        doubtful = [new.job_id for new in jobs if new.job_id <= horizon] if horizon is not None else []
+        if not doubtful:
+            return set()
+        unwritten = {row[_JOB_ID] for row in self.rows}
+        return self._loader.known(doubtful) | {job_id for job_id in doubtful if job_id in unwritten}
+
+    def _below_horizon(self, job_id: UUID) -> None:
+        if self.horizon is None or job_id > self.horizon:
+            self.horizon = job_id
+
+    def settle(self) -> None:
+        """Note that everything up to here is on disk, where the loader finds it."""
+        self._gone.clear()
+        if self._loader is not None:
+            while len(self.ended) > ENDED_KEPT:
+                self._below_horizon(self.ended.popitem(last=False)[0])
+
+    def take_calls(self) -> list[Callable[[], None]]:
+        """Give what is to be called now that everything is on disk."""
+        calls, self.calls = self.calls, []
+        self._told.clear()
+        return calls
+
+    def restore_spec(self, number: int, spec: Spec) -> None:
+        """Put a stored spec back under its number."""
+        assert number == len(self.specs)
+        self.specs.append(spec)
+        self._spec_numbers.setdefault(spec, number)
 
     def add_spec(self, spec: Spec) -> int:
         """Give the number of a spec, a new one if need be."""
@@ -282,9 +351,11 @@ class Index:
         for worker_id, seat in list(self.seats.items()):
             if seat.lease_until < ticks:
                 del self.seats[worker_id]
-                for fence, job in list(seat.claims.items()):
-                    error = f"worker {worker_id} was silent for longer than its lease of {seat.info.lease:g} s"
-                    self._happen(job, Lost(fence, begun=True), now, error=error, cause="lease expired")
+                error = f"worker {worker_id} was silent for longer than its lease of {seat.info.lease:g} s"
+                # It runs them in the order it got them: those after its first few were only claimed ahead.
+                for i, (fence, job) in enumerate(list(seat.claims.items())):
+                    begun = i < seat.info.concurrency
+                    self._happen(job, Lost(fence, begun), now, error=error, cause="lease expired")
                 self.calls.append(lambda wake=seat.wake: wake(()))  # type: ignore[misc]
 
     def claim(self, seat: Seat, now: float) -> list[Claim]:
@@ -322,19 +393,18 @@ class Index:
 
     def _claim_numbers(self, seat: Seat, numbers: list[int], now: float, claims: list[Claim]) -> None:
         live = self.live
-        missing = [n for n in numbers if n not in live]
-        if missing and self._loader is not None:
-            for job in self._loader.pending(missing):
-                self.keep(job)
+        self._load_pending([n for n in numbers if n not in live and n not in self._gone])
         now_us = round(now * 1e6)
         for number in numbers:
             job = live.get(number)
-            # A hint that has been overtaken: cancelled, ended, or waiting for another time.
-            if job is None or (job.life.due_at is not None and job.life.due_at > now):
+            if job is None:
+                continue  # a hint that has been overtaken: cancelled or ended
+            if job.life.due_at is not None and job.life.due_at > now:
+                # Another time was set meanwhile, or the clock stepped back.
+                self.lanes.push(job.new.spec, number, number, job.life.due_at)
                 continue
             spec = job.new.spec
             fence = self._fence + 1
-            first = job.life.attempt == 0
             life, event, _, _ = advance(job.life, Claimed(fence, seat.info.tries), spec, now=now)
             if event is None:
                 continue
@@ -343,8 +413,6 @@ class Index:
             job.worker = seat.info.worker_id
             job.started_at = now
             job.progress = ""
-            if first:
-                self._pending_kept = max(0, self._pending_kept - 1)
             seat.claims[fence] = job
             counts = self.queues[spec.queue].counts
             counts[State.PENDING] -= 1
@@ -361,6 +429,26 @@ class Index:
                 Claim(new.job_id, fence, life.attempt, life.max_attempts, timeout, spec, new.payload, new.metadata,
                       new.batch_id, new.row)
             )  # fmt: skip
+
+    def _load_pending(self, missing: list[int]) -> None:
+        """Bring pending jobs into memory: out of what the next commit writes, or out of the file."""
+        if not missing or self._loader is None:
+            return
+        wanted = set(missing)
+        for row in self.rows:
+            if row[_JOB] in wanted and row[_EVENT] == Event.DISPATCHED:
+                wanted.discard(row[_JOB])  # type: ignore[arg-type]
+                self.keep(self._unwritten(row))
+        if wanted:
+            for job in self._loader.pending(sorted(wanted)):
+                self.keep(job)
+
+    def _unwritten(self, row: Row) -> LiveJob:
+        """The job of a dispatch that is not on disk yet."""
+        _, at, _, number, *_, due_us, data, _, _, _, job_id, spec, metadata, batch_id, label = row
+        due_at = None if due_us is None else due_us / 1e6  # type: ignore[operator]
+        new = NewJob(job_id, self.specs[spec], data, metadata or "", due_at, batch_id, label)  # type: ignore[arg-type,index]
+        return LiveJob(number, new, spec, at / 1e6, Life(due_at=due_at))  # type: ignore[arg-type,operator]
 
     def apply(self, reports: Sequence[Report], now: float) -> list[Answer]:
         """Take what a worker says of its claims."""
@@ -461,8 +549,8 @@ class Index:
                 seat.claims.pop(before.fence, None)
             if started_at is not None:
                 job.started_at = started_at
-        if fence is not None or event is Event.RETRIED:
-            job.last = (data, error, cause, traceback)
+        if event is not Event.CANCELLING:
+            job.last = _last(job.last, event, (data, error, cause, traceback))
         if before.state is not life.state:
             counts = self.queues[spec.queue].counts
             counts[before.state] -= 1
@@ -481,14 +569,13 @@ class Index:
     def _end(self, job: LiveJob, now: float) -> None:
         job.finished_at = now
         job_id = job.new.job_id
-        if self.live.pop(job.number, None) is not None and job.life.attempt == 0:
-            self._pending_kept = max(0, self._pending_kept - 1)
+        self.live.pop(job.number, None)
+        self._gone.add(job.number)
         self._by_id.pop(job_id, None)
         self.ended[job_id] = job
-        if self._loader is not None and len(self.ended) > ENDED_KEPT:
-            self.ended.popitem(last=False)
         watchers = self._watchers.pop(job_id, None)
         if watchers:
+            self._told.setdefault(job_id, []).extend(watchers)
             record = job.record()
             self.calls.extend(lambda notify=notify: notify(record) for notify in watchers)  # type: ignore[misc]
 
@@ -535,6 +622,7 @@ class Index:
                 continue
             if isinstance(what, RetryAsked) and job.life.state.ended:
                 self.ended.pop(job_id, None)
+                self._gone.discard(job.number)
             self.keep(job)
             step = self._happen(job, what, now)
             if step.event is None and job.life.state.ended:
@@ -564,7 +652,11 @@ class Index:
         return found + self._load(missing)
 
     def _load(self, ids: Sequence[UUID]) -> list[LiveJob]:
-        return self._loader.jobs(ids) if self._loader is not None and ids else []
+        if self._loader is None or not ids:
+            return []
+        wanted = set(ids)
+        new = [self._unwritten(row) for row in self.rows if row[_JOB_ID] in wanted]
+        return new + self._loader.jobs([i for i in ids if i not in {job.new.job_id for job in new}])
 
     def watch(self, job_id: UUID, notify: Callable[[JobRecord], None]) -> None:
         """Have ``notify`` called when this job has ended; at once if it has."""
@@ -584,8 +676,9 @@ class Index:
                 del self._watchers[job_id]
 
     def watchers(self) -> dict[UUID, list[Callable[[JobRecord], None]]]:
-        """Who waits for what."""
-        return self._watchers
+        """Who waits for what, those included whose call waits for a commit."""
+        told = self._told
+        return {i: self._watchers.get(i, []) + told.get(i, []) for i in {**self._watchers, **told}}
 
     def rewatch(self, watchers: dict[UUID, list[Callable[[JobRecord], None]]]) -> None:
         """Take over the watchers of an index that this one replaces."""

@@ -5,6 +5,7 @@ One thread at a time may call what writes. ``query`` may be called from any thre
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -45,9 +46,9 @@ _FOLD = """
     max_by(started_us, seq) FILTER (started_us IS NOT NULL) AS started_us,
     max_by(worker, seq) FILTER (worker IS NOT NULL) AS worker,
     max_by(coalesce(data, ''), seq) AS data,
-    max_by(coalesce(error, ''), seq) FILTER (event <> 'claimed') AS error,
-    max_by(coalesce(cause, ''), seq) FILTER (event <> 'claimed') AS cause,
-    max_by(coalesce(traceback, ''), seq) FILTER (event <> 'claimed') AS traceback
+    max_by(coalesce(error, ''), seq) FILTER (error IS NOT NULL OR event IN ('succeeded', 'retried')) AS error,
+    max_by(coalesce(cause, ''), seq) FILTER (event NOT IN ('claimed', 'cancelling')) AS cause,
+    max_by(coalesce(traceback, ''), seq) FILTER (error IS NOT NULL OR event IN ('succeeded', 'retried')) AS traceback
 """
 _INSERTS = {
     n: "INSERT INTO ledger VALUES " + ", ".join(["(" + ", ".join("?" * len(schema.COLUMNS)) + ")"] * n)
@@ -111,7 +112,7 @@ class Ledger:
         con = self._connection
         con.execute("SET TimeZone='UTC'")
         tables = {name for (name,) in con.execute("SELECT table_name FROM duckdb_tables() WHERE NOT internal").fetchall()}
-        if tables and "ledger" not in tables:
+        if tables and (not tables.issuperset(schema.TABLE_NAMES) or not self._version()):
             msg = (
                 f"{self.name} is a DuckDB database with tables of its own ({', '.join(sorted(tables)[:3])}) and no"
                 " queue in it; give the queue a file of its own"
@@ -129,9 +130,16 @@ class Ledger:
         con.execute("SET lock_configuration=true")
         return not tables
 
+    def _version(self) -> int:
+        """The schema's version, 0 where these tables are not ours."""
+        try:
+            row = self._connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
+        except (duckdb.BinderException, duckdb.CatalogException):
+            return 0
+        return int(row[0]) if row else 0
+
     def _check_version(self) -> None:
-        row = self._connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
-        version = row[0] if row else 0
+        version = self._version()
         if version > schema.SCHEMA_VERSION:
             msg = (
                 f"{self.name} was written by a newer nbqueue (schema {version}, this one knows {schema.SCHEMA_VERSION});"
@@ -154,10 +162,10 @@ class Ledger:
         """Fill an empty index with what is not ended."""
         con = self._connection
         for row in con.execute("SELECT * FROM specs ORDER BY spec").fetchall():
-            index.add_spec(_spec(row))
+            index.restore_spec(row[0], _spec(row))
         for name, paused in con.execute("SELECT queue, paused FROM queues").fetchall():
             index.queues[name] = QueueState(paused=paused)
-        Writes.of(index)
+        index.horizon = con.execute("SELECT max(job_id) FROM ledger").fetchall()[0][0]
         recovered = Recovered()
         self._recover_untouched(index, now, recovered)
         open_jobs = self._fold(f"SELECT {_FOLD} FROM ledger WHERE event IN ({_MOVES}) GROUP BY job HAVING max_by(event, seq) NOT IN ({_ENDINGS})")
@@ -169,6 +177,8 @@ class Ledger:
                 recovered.running.append(job)
             elif not job.life.held:
                 index.lanes.push(spec, job.number, job.number, job.life.due_at)
+        # A worker's claims are in the order it got them.
+        recovered.running.sort(key=lambda job: job.life.fence)
         ended = con.execute(
             f"SELECT d.spec, e.event, count(*) FROM (SELECT job, max_by(event, seq) AS event FROM ledger WHERE event IN ({_MOVES})"
             f" GROUP BY job) e JOIN (SELECT job, spec FROM ledger WHERE event = 'dispatched') d USING (job)"
@@ -205,19 +215,35 @@ class Ledger:
 
     def commit(self, writes: Writes) -> None:
         """Make these durable, all or none."""
+        try:
+            self._commit(writes)
+        except duckdb.InvalidInputException:
+            # Names of files that are no UTF-8 come with halves of characters, which DuckDB does not take.
+            rows = [_whole(row) for row in writes.rows]
+            if rows == writes.rows:
+                raise
+            writes.rows = rows
+            self._commit(writes)
+        self.unchecked += len(writes.rows)
+
+    def _commit(self, writes: Writes) -> None:
         con, rows = self._connection, writes.rows
         alone = not (writes.specs or writes.queues or writes.workers)
         if alone and 0 < len(rows) <= INSERT_ROWS:
             con.execute(_INSERTS[len(rows)], [value for row in rows for value in row])
-        else:
-            con.begin()
-            try:
-                self._write(writes)
-                con.commit()
-            except BaseException:
-                con.rollback()
-                raise
-        self.unchecked += len(rows)
+            return
+        con.begin()
+        try:
+            self._write(writes)
+            con.commit()
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        # A commit that failed has rolled back already, and its error is the one that tells why.
+        with contextlib.suppress(duckdb.Error):
+            self._connection.rollback()
 
     def _write(self, writes: Writes) -> None:
         con, rows = self._connection, writes.rows
@@ -270,7 +296,7 @@ class Ledger:
             con.execute("DROP TABLE doomed")
             con.commit()
         except BaseException:
-            con.rollback()
+            self._roll_back()
             raise
         index.forget(doomed)
         self.unchecked += 4 * len(doomed)
@@ -313,6 +339,14 @@ class Ledger:
             jobs[job.number] = job
         return list(jobs.values())
 
+    def known(self, ids: Sequence[UUID]) -> set[UUID]:
+        """Which of these ids are taken."""
+        rows = self._connection.execute(
+            "SELECT job_id FROM ledger WHERE event = 'dispatched' AND job_id IN (SELECT unnest(?::UUID[]))",
+            [[str(i) for i in ids]],
+        ).fetchall()
+        return {job_id for (job_id,) in rows}
+
     def _fold(self, sql: str, params: Sequence[object] = ()) -> list[LiveJob]:
         con = self._connection
         cursor = con.execute(sql, list(params))
@@ -349,6 +383,12 @@ class Ledger:
     def close(self) -> None:
         """Fold in the log and let go of the file."""
         self._connection.close()
+
+
+def _whole(row: Row) -> Row:
+    return tuple(
+        value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value for value in row
+    )
 
 
 def _spec(row: tuple[Any, ...]) -> Spec:

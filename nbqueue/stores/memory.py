@@ -67,11 +67,9 @@ class MemoryStore(IndexStore):
             result = verb(index)
             handed = self._fill_open_slots(index)
             self._unwritten.extend(Writes.of(index))
-            calls, index.calls = index.calls, []
-        for seat, claims in handed:
-            seat.wake(claims)
-        for call in calls:
-            call()
+            index.settle()
+            calls = index.take_calls()
+        self._hand_out(handed, calls)
         return result
 
     def _write_out(self, index: Index) -> None:

@@ -88,8 +88,14 @@ class Ownership:
             " or use another file here"
         )
 
-    def release(self) -> None:
-        """Let the next one have it."""
+    def release(self, *, remove: bool = False) -> None:
+        """Let the next one have it; ``remove`` leaves no lock file either, beside a file that is none of ours."""
+        if not self._lock.is_locked:
+            return
         with contextlib.suppress(OSError):
-            self._file.write_text("")
+            if remove:
+                # Whoever has opened it meanwhile sees that it is gone once he has locked it, and tries again.
+                self._file.unlink()
+            else:
+                self._file.write_text("")
         self._lock.release()

@@ -1,7 +1,8 @@
 """The tables and views of a DuckDB queue file, and the order of the ledger's columns; runs nothing itself.
 
-The ledger is append only: one row an event, ordered by ``seq``. Times are microseconds since the epoch in the tables (cheap
-to append) and ``TIMESTAMPTZ`` in the views (right to read). What many jobs share stands once, in ``specs``.
+The ledger is append only: one row an event, ordered by ``seq``. Times are microseconds since the epoch in the
+tables (cheap to append) and ``TIMESTAMPTZ`` in the views (right to read). What many jobs share stands once, in
+``specs``.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def _delayed(job: LiveJob, now: float) -> str:
 
 def _unclaimed(job: LiveJob, index: Index) -> str:
     spec = job.new.spec
-    seats = list(index.seats.values())
+    seats = [seat for seat in index.seats.values() if seat.info.queues != ()]
     if not seats:
         return "no worker is running on this store; start one, e.g. `nbqueue work` or queues.worker().start()"
     serving = [seat for seat in seats if _serves(seat, spec.queue)]

@@ -1,0 +1,31 @@
+"""A queue of each kind for the tests of the facade, and handlers that are forgotten afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import nbqueue as nbq
+from nbqueue.registry import registry
+
+
+@pytest.fixture(autouse=True)
+def fresh_registry() -> Iterator[None]:
+    """What a test defines is gone after it."""
+    yield
+    registry.clear()
+
+
+@pytest.fixture(params=["memory", "duckdb"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """What to connect to."""
+    return ":memory:" if request.param == "memory" else str(tmp_path / "jobs.duckdb")
+
+
+@pytest.fixture
+def queues(target: str) -> Iterator[nbq.QueueManager]:
+    """An open queue, of each kind."""
+    with nbq.connect(target) as opened:
+        yield opened
