@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
+import contextvars
 import os
 import platform
 import sys
 import threading
 import uuid
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from nbqueue.errors import QueueError
+from nbqueue.errors import InvalidCommand, QueueError
 from nbqueue.handlers import Registry
 from nbqueue.jobs import JobRecord, NewJob
 from nbqueue.run import Runner, Services
-from nbqueue.store import Handlers, Store, WorkerInfo
+from nbqueue.store import Handlers, LogChunk, ReportKind, Store, WorkerInfo
 
 __all__ = ["run_here"]
 
@@ -27,8 +30,17 @@ def run_here(store: Store, registry: Registry, job: NewJob, services: Services) 
     """Insert a job, claim it in the same commit, run its one attempt in this thread, and give its record.
 
     Ctrl-C ends the attempt as failed, and is raised again.
+
+    Raises
+    ------
+    InvalidCommand
+        If its handler is not here; nothing was written.
     """
-    spec = job.spec._replace(tries=1)
+    command = job.spec.command
+    if registry.resolve(job.spec) is None:
+        near = ", ".join(registry.suggest(command))
+        hint = f"; did you mean {near}?" if near else "; run the cell that defines it, or import its module"
+        raise InvalidCommand(f'there is no handler for "{command}" here{hint}')
     info = WorkerInfo(
         worker_id=f"{platform.node() or 'local'}-{os.getpid()}-{uuid.uuid4().hex[:6]}",
         queues=(),
@@ -39,40 +51,43 @@ def run_here(store: Store, registry: Registry, job: NewJob, services: Services) 
     )
     store.join(info, Handlers(), lambda _claims: None)
     try:
-        (claim,) = store.insert([job._replace(spec=spec)], worker_id=info.worker_id)
-        attempt = Runner(registry.resolve, services).begin(claim)
-        report = attempt.run(_finish)
-        _replay(report.logs)
+        (claim,) = store.insert([job._replace(spec=job.spec._replace(tries=1))], worker_id=info.worker_id)
+        report = Runner(registry.resolve, services).begin(claim).run(_perform)
         (answer,) = store.turn(info.worker_id, [report], 0).answers
-        if not answer.done:
-            raise QueueError(f"the end of job {job.job_id} was not recorded: {answer.reason}")
     finally:
         store.leave(info.worker_id)
-    (record,) = store.get([job.job_id])
-    if "KeyboardInterrupt" in record.error:
+    _replay(report.logs)
+    if report.kind is not ReportKind.ENDED or not answer.done:
+        reason = report.error or answer.reason or f'the handler of "{command}" has gone'
+        raise QueueError(f"job {job.job_id} was not run to its end here: {reason}")
+    if "builtins.KeyboardInterrupt" in report.kinds:
         raise KeyboardInterrupt
+    (record,) = store.get([job.job_id])
     return record
 
 
-def _replay(logs: Any) -> None:
+def _replay(logs: Sequence[LogChunk]) -> None:
     """Show in the cell what the job said; while it ran it was kept for the record."""
     for chunk in logs:
         (sys.stderr if chunk.stream == "stderr" else sys.stdout).write(chunk.text)
 
 
-def _finish(coroutine: Awaitable[Any]) -> Any:
-    """Bring an async handler to its value, whether or not a loop runs in this thread."""
+def _perform(call: Callable[[], Any], is_async: bool) -> Any:  # noqa: FBT001 - see Perform
+    """Call a handler, and bring an async one to its value, whether or not a loop runs in this thread."""
+    value = call()
+    if not is_async:
+        return value
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(_main(coroutine))
-    if _reentrant_is_safe():
+        return asyncio.run(_main(value))
+    if _reentrant_is_safe() and isinstance(loop, asyncio.BaseEventLoop):
         # The one use of nest-asyncio: a handler that needs the loop which runs this very cell.
-        import nest_asyncio  # type: ignore[import-untyped]
+        import nest_asyncio
 
         nest_asyncio.apply(loop)
-        return loop.run_until_complete(coroutine)
-    return _elsewhere(coroutine)
+        return loop.run_until_complete(value)
+    return _elsewhere(value)
 
 
 def _reentrant_is_safe() -> bool:
@@ -81,26 +96,35 @@ def _reentrant_is_safe() -> bool:
     return ipykernel is None or int(ipykernel.__version__.split(".")[0]) < 7
 
 
-def _elsewhere(coroutine: Awaitable[Any]) -> Any:
-    """Run it on a loop of its own in a thread of its own, with this thread's context."""
-    import contextvars
+def _elsewhere(awaitable: Awaitable[Any]) -> Any:
+    """Run it on a loop and in a thread of its own, with this thread's variables; Ctrl-C here cancels it there."""
+    ended: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    began: concurrent.futures.Future[Callable[[], object]] = concurrent.futures.Future()
+    variables = contextvars.copy_context()
 
-    box: list[Any] = []
-    context = contextvars.copy_context()
+    async def main() -> Any:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+        began.set_result(lambda: loop.call_soon_threadsafe(task.cancel))
+        return await awaitable
 
     def run() -> None:
         try:
-            box.append((context.run(asyncio.run, _main(coroutine)), None))
+            ended.set_result(variables.run(asyncio.run, main()))
         except BaseException as error:  # noqa: BLE001 - it is raised again in the caller's thread
-            box.append((None, error))
+            ended.set_exception(error)
 
     thread = threading.Thread(target=run, name="nbqueue-foreground", daemon=True)
     thread.start()
-    thread.join()
-    value, error = box[0]
-    if error is not None:
-        raise error
-    return value
+    try:
+        return ended.result()
+    except KeyboardInterrupt:
+        if not ended.done():
+            with contextlib.suppress(RuntimeError, TimeoutError):
+                began.result(timeout=1.0)()
+            # It may take its time to clean up; a second Ctrl-C leaves it to that.
+            thread.join()
+        raise
 
 
 async def _main(awaitable: Awaitable[Any]) -> Any:

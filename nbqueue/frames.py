@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbqueue.durations import duration
 from nbqueue.errors import InvalidCommand, NbqueueError
@@ -31,7 +31,8 @@ _NICE = (
     *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800),
     *(3600, 7200, 14400, 21600, 43200, 86400, 604800),
 )
-_STRETCHES = 120
+#: An axis as wide as a page shows so many bars, or steps of a line.
+_BARS, _STEPS = 120, 400
 _WAITING = {
     "scheduled": State.PENDING,
     "retrying": State.PENDING,
@@ -252,9 +253,9 @@ def throughput(store: Store, every: float | str | None = "1min", since: float | 
         For an ``every`` that is no duration, or so short that there would be over a million rows.
     """
     ended = f"event IN {_texts(_ENDED)}"
-    span = _first_and_last(store, ended, since)
-    width = _width(every, span)
-    start, stop = (span[0] // width, span[1] // width) if span else (0, -1)
+    span = _span_of(store, ended, since)
+    width = _width(every, span, rows=_BARS, least=1.0)
+    start, stop = (span.first // width, span.last // width) if span else (0, -1)
     found = store.query(
         f"SELECT epoch_us(happened_at) // ?::BIGINT AS stretch, event, count(*) AS n FROM events WHERE {ended}"
         " AND happened_at >= make_timestamptz(?::BIGINT) GROUP BY ALL",
@@ -277,26 +278,35 @@ def backlog(store: Store, every: float | str | None = None, since: float | None 
     Returns
     -------
     pandas.DataFrame
-        ``pending``, ``running`` (int64) as they stood at the time in the index (``datetime64[us, UTC]``); what rose and
-        fell again between two rows is not seen. Jobs that wait for their time are pending.
+        ``pending``, ``running`` (int64) as they stood at the time in the index (``datetime64[us, UTC]``), and
+        ``pending_max``, ``running_max`` (int64), the most there were since the row before. Jobs that wait for their
+        time are pending.
     """
-    span = _first_and_last(store, "state IS NOT NULL", since)
-    width = _width(every, span)
-    start, stop = (span[0] // width, span[1] // width + 1) if span else (0, -1)
+    span = _span_of(store, "state IS NOT NULL", since)
+    width = _width(every, span, rows=_STEPS, least=0.0)
+    start, stop = (span.first // width, span.last // width + 1) if span else (0, -1)
     found = store.query(_BACKLOG, [width, start - 1, width, start - 1])
-    steps: dict[str, dict[int, int]] = {"pending": {}, "running": {}}
-    for stretch, pending, running in zip(found["stretch"], found["pending"], found["running"], strict=True):
-        # What happened during a stretch shows at its end.
-        steps["pending"][int(stretch) + 1] = int(pending)
-        steps["running"][int(stretch) + 1] = int(running)
-    return _over_time(steps, width, start, stop, name="time").cumsum()
+    columns = ("pending", "running", "pending_max", "running_max")
+    steps: dict[str, dict[int, int]] = {name: {} for name in columns}
+    for stretch, *counts in found[["stretch", *columns]].itertuples(index=False):
+        for name, count in zip(columns, counts, strict=True):
+            # What happened during a stretch shows at its end.
+            steps[name][int(stretch) + 1] = int(count)
+    frame = _over_time(steps, width, start, stop, name="time")
+    for state in ("pending", "running"):
+        level = frame[state].cumsum()
+        peak = level.shift(1, fill_value=0) + frame[f"{state}_max"].clip(lower=0)
+        # What came before the first row is not of interest.
+        peak.iloc[:1] = level.iloc[:1]
+        frame[state], frame[f"{state}_max"] = level, peak
+    return frame
 
 
 # What each event does to the two counts. A retry by hand lets an ended job wait again and changes nothing for one that
 # waited already: which of them it was is in the event before it, looked up for the few jobs that were retried.
 _BACKLOG = f"""
     WITH steps AS (
-        SELECT greatest(epoch_us(happened_at) // ?::BIGINT, ?::BIGINT) AS stretch,
+        SELECT seq, greatest(epoch_us(happened_at) // ?::BIGINT, ?::BIGINT) AS stretch,
                CASE WHEN event = 'dispatched' THEN 1
                     WHEN event = 'claimed' OR (event = 'cancelled' AND fence IS NULL) THEN -1
                     WHEN event IN ('retrying', 'interrupted', 'released', 'refused') THEN 1
@@ -307,13 +317,20 @@ _BACKLOG = f"""
                     ELSE 0 END AS running
         FROM events WHERE state IS NOT NULL
         UNION ALL
-        SELECT greatest(epoch_us(happened_at) // ?::BIGINT, ?::BIGINT), 1, 0
-        FROM (SELECT happened_at, event, lag(event) OVER (PARTITION BY number ORDER BY seq) AS before
+        SELECT seq, greatest(epoch_us(happened_at) // ?::BIGINT, ?::BIGINT), 1, 0
+        FROM (SELECT seq, happened_at, event, lag(event) OVER (PARTITION BY number ORDER BY seq) AS before
               FROM events
               WHERE state IS NOT NULL AND number IN (SELECT number FROM events WHERE event = 'retried'))
         WHERE event = 'retried' AND before IN {_texts(_ENDED)}
+    ), levels AS (
+        SELECT stretch, pending, running,
+               sum(pending) OVER (PARTITION BY stretch ORDER BY seq) AS pending_level,
+               sum(running) OVER (PARTITION BY stretch ORDER BY seq) AS running_level
+        FROM steps
     )
-    SELECT stretch, sum(pending)::BIGINT AS pending, sum(running)::BIGINT AS running FROM steps GROUP BY stretch
+    SELECT stretch, sum(pending)::BIGINT AS pending, sum(running)::BIGINT AS running,
+           max(pending_level)::BIGINT AS pending_max, max(running_level)::BIGINT AS running_max
+    FROM levels GROUP BY stretch
     """
 
 
@@ -483,24 +500,36 @@ def _micros(at: float) -> int:
     return round(at * 1e6)
 
 
-def _first_and_last(store: Store, condition: str, since: float | None) -> tuple[int, int] | None:
-    """When events of a kind begin and end, in microseconds; from ``since`` on, if it is given."""
+class _Span(NamedTuple):
+    """When events of a kind begin and end, in microseconds, and how many there are."""
+
+    first: int
+    last: int
+    events: int
+
+
+def _span_of(store: Store, condition: str, since: float | None) -> _Span | None:
+    """The span of events of a kind, from ``since`` on if it is given; None where there is none."""
     parts = [condition] if since is None else [condition, "happened_at >= make_timestamptz(?::BIGINT)"]
     found = store.query(
         "SELECT epoch_us(min(happened_at)) AS first, epoch_us(max(happened_at)) AS last, count(*) AS n FROM events"
         + _where(parts),
         [] if since is None else [_micros(since)],
     )
-    if not int(found["n"].iloc[0]):
+    count = int(found["n"].iloc[0])
+    if not count:
         return None
-    return int(found["first"].iloc[0]) if since is None else _micros(since), int(found["last"].iloc[0])
+    first = int(found["first"].iloc[0]) if since is None else _micros(since)
+    return _Span(first, int(found["last"].iloc[0]), count)
 
 
-def _width(every: float | str | None, span: tuple[int, int] | None) -> int:
-    """The length of a stretch in microseconds."""
-    length = (span[1] - span[0]) / 1e6 if span else 0.0
+def _width(every: float | str | None, span: _Span | None, *, rows: int, least: float) -> int:
+    """The length of a stretch in microseconds; unless it is given, one that reads well in about so many rows."""
+    length = (span.last - span.first) / 1e6 if span else 0.0
     if every is None:
-        return _micros(next((nice for nice in _NICE if length / nice <= _STRETCHES), _NICE[-1]))
+        # A dozen jobs in a hundred stretches would be a comb.
+        rows = min(rows, max(24, span.events)) if span else rows
+        return _micros(next((nice for nice in _NICE if nice >= least and length / nice <= rows), _NICE[-1]))
     width = duration(every, what="every", least=0.001)
     if length / width > _ROWS_MAX:
         raise InvalidCommand(
@@ -512,7 +541,7 @@ def _width(every: float | str | None, span: tuple[int, int] | None) -> int:
 def _over_time(
     counts: Mapping[str, Mapping[int, int]], width: int, start: int, stop: int, *, name: str
 ) -> pd.DataFrame:
-    """A row for every stretch from ``start`` to ``stop``, 0 where nothing was counted; ``attrs["every"]`` is its seconds."""
+    """A row for every stretch from ``start`` to ``stop``, 0 where nothing was counted; ``attrs`` has its seconds."""
     import numpy as np
     import pandas as pd
 

@@ -32,7 +32,16 @@ if TYPE_CHECKING:
     from nbqueue.run import Services
     from nbqueue.worker import Worker
 
-__all__ = ["CommandQueue", "JobDispatch", "QueueConfig", "QueueManager", "adispatch", "connect", "dispatch", "manager"]
+__all__ = [
+    "CommandQueue",
+    "JobDispatch",
+    "QueueConfig",
+    "QueueManager",
+    "adispatch",
+    "connect",
+    "dispatch",
+    "manager",
+]
 
 # A kernel is given 2.5 s to go.
 _PATIENCE_AT_EXIT = 1.0

@@ -149,7 +149,7 @@ class Plots:
             ax.hlines(rows, p50, p95, color=color, linewidth=5)
             label = "waited" if what == "wait" else "ran"
             ax.plot(p50, rows, "o", color=color, markersize=8, markeredgecolor="white", label=label)
-            for row, at, end in zip(rows, p99, shown[f"{what}_p95"], strict=True):
+            for row, at, end in zip(rows, p99, p95, strict=True):
                 ax.annotate(
                     *(_human(end), (at, row)),
                     xytext=(7, 0),
@@ -164,7 +164,7 @@ class Plots:
         ax.tick_params(axis="y", length=0)
         every = shown.filter(regex="_p").clip(lower=least).to_numpy()
         _duration_axis(ax, float(every.min()), float(every.max()))
-        ax.set_xlabel("time taken (dot: median, bar: to 95 %, which is the number, line: to 99 %)")
+        ax.set_xlabel("duration of 50 % (dot), 95 % (bar, number) and 99 % (line) of the jobs")
         _legend(ax)
         return ax
 
@@ -186,12 +186,12 @@ class Plots:
         if found.empty:
             return _nothing(ax, "no jobs yet")
         times = _numbers(found.index)
-        for state, width in (("pending", 1.6), ("running", 1.6)):
+        for state in ("pending", "running"):
             counts = found[state].to_numpy()
             color = COLORS[state]
             ax.fill_between(times, counts, step="post", color=color, alpha=0.18, linewidth=0)
-            label = f"{state}: {counts[-1]:,} now, {counts.max():,} at most"
-            ax.step(times, counts, where="post", color=color, linewidth=width, label=label)
+            label = f"{state}: {counts[-1]:,} at the end, {found[f'{state}_max'].max():,} at most"
+            ax.step(times, counts, where="post", color=color, linewidth=1.4, label=label)
         ax.set_xlim(times[0], times[-1])
         ax.set_ylim(0, max(1, found.to_numpy().max() * 1.08))
         ax.set_ylabel("jobs")
@@ -223,14 +223,14 @@ class Plots:
         starts = _numbers(found["started_at"])
         now = max(self._now(), found["started_at"].max().to_pydatetime())
         ends = _numbers(found["finished_at"].fillna(now))
+        span = (ends.max() - starts.min()) or 1 / 86_400
         for outcome, color in COLORS.items():
             mine = (found["outcome"] == outcome).to_numpy()
             if mine.any():
-                ax.add_collection(
-                    _bars(starts[mine], ends[mine], rows[mine], color, f"{outcome} {mine.sum():,}")
-                )
-        room = ((ends.max() - starts.min()) or 1 / 86_400) * 0.015
-        ax.set_xlim(starts.min() - room, ends.max() + room)
+                label = f"{outcome} {mine.sum():,}"
+                bars = _bars(starts[mine], ends[mine], rows[mine], color, label, shortest=span / 200)
+                ax.add_collection(bars)
+        ax.set_xlim(starts.min() - span * 0.015, ends.max() + span * 0.015)
         ax.set_ylim(rows.max() + 0.7, -0.7)
         ax.set_yticks([at for at, _ in names], [name for _, name in names])
         ax.tick_params(axis="y", length=0)
@@ -241,13 +241,13 @@ class Plots:
 
 
 def _rows(found: pd.DataFrame) -> tuple[np.ndarray[Any, Any], list[tuple[float, str]]]:
-    """Give each attempt its row, worker after worker in the order they came, and each worker's middle and name."""
+    """Give each attempt its row, worker after worker by name, and each worker's middle and name."""
     import numpy as np
 
     rows = np.zeros(len(found))
     names: list[tuple[float, str]] = []
     top = 0.0
-    for worker, mine in found.groupby("worker", observed=True, sort=False).indices.items():
+    for worker, mine in found.groupby("worker", observed=True).indices.items():
         lanes = found["lane"].to_numpy()[mine]
         rows[mine] = top + lanes
         names.append((top + lanes.max() / 2, str(worker)))
@@ -257,7 +257,7 @@ def _rows(found: pd.DataFrame) -> tuple[np.ndarray[Any, Any], list[tuple[float, 
     return rows, names[::every]
 
 
-def _bars(starts: Any, ends: Any, rows: Any, color: str, label: str) -> Any:
+def _bars(starts: Any, ends: Any, rows: Any, color: str, label: str, *, shortest: float) -> Any:
     """Bars as one collection: thousands of patches would take seconds."""
     import numpy as np
     from matplotlib.collections import PolyCollection
@@ -270,8 +270,9 @@ def _bars(starts: Any, ends: Any, rows: Any, color: str, label: str) -> Any:
         ],
         axis=2,
     )
-    # The edge keeps what is shorter than a pixel in sight.
-    return PolyCollection(list(corners), facecolors=color, edgecolors=color, linewidths=0.4, label=label)
+    # A white edge tells neighbours apart; one of its own colour keeps what is shorter than a pixel in sight.
+    edges = ["white" if wide else color for wide in (ends - starts) > shortest]
+    return PolyCollection(list(corners), facecolors=color, edgecolors=edges, linewidths=0.6, label=label)
 
 
 # ------------------------------------------------------------------------------------------ what all of them share

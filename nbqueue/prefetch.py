@@ -45,7 +45,11 @@ class Prefetch:
 
     def learn(self, reports: Sequence[Report]) -> None:
         """Take the times of attempts that ended."""
-        taken = [r.finished_at - r.started_at for r in reports if r.finished_at is not None and r.started_at is not None]
+        taken = [
+            r.finished_at - r.started_at
+            for r in reports
+            if r.finished_at is not None and r.started_at is not None
+        ]
         if not taken:
             return
         mean = max(0.0, sum(taken) / len(taken))

@@ -169,7 +169,9 @@ class Attempt:
         except BaseException as error:  # encoding runs the value's own code
             return _unstored(f"storing it failed with {_sentence(error)}")
         if len(text) > RESULT_MAX:
-            return _unstored(f"it is {len(text):,} characters long and a stored result may have {RESULT_MAX:,}")
+            return _unstored(
+                f"it is {len(text):,} characters long and a stored result may have {RESULT_MAX:,}"
+            )
         return text
 
     def _stopped(self, stopped: JobStopped) -> _Ending:
@@ -191,7 +193,11 @@ class Attempt:
             return _Ending(ReportKind.RELEASED)
         outcome = Outcome.CANCELLED if reason is StopReason.CANCEL else Outcome.FAILED
         return _Ending(
-            ReportKind.ENDED, outcome, error=_sentence(error), kinds=kinds_of(error), traceback=_traceback(error)
+            ReportKind.ENDED,
+            outcome,
+            error=_sentence(error),
+            kinds=kinds_of(error),
+            traceback=_traceback(error),
         )
 
 

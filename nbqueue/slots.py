@@ -1,11 +1,12 @@
 """The slot file: which job each slot of a worker has begun, kept where ``kill -9`` does not reach; knows no store.
 
-A shared memory map needs no fsync to outlive its process, so a mark costs well under a microsecond. It dies with the machine, and then
-nobody is blamed.
+A shared memory map needs no fsync to outlive its process, so a mark costs well under a microsecond. It dies with the
+machine, and then nobody is blamed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import struct
 from collections.abc import Iterator
@@ -34,21 +35,24 @@ class SlotFile:
             file.truncate(slots * _FENCE.size)
             self._map = mmap.mmap(file.fileno(), slots * _FENCE.size)
         self._slots = slots
-        self._closed = False
 
     def begin(self, slot: int, fence: int) -> None:
         """Note that a slot has begun this claim."""
-        if slot < self._slots and not self._closed:
-            _FENCE.pack_into(self._map, slot * _FENCE.size, fence)
+        self._note(slot, fence)
 
     def end(self, slot: int) -> None:
         """Note that a slot is idle."""
-        if slot < self._slots and not self._closed:
-            _FENCE.pack_into(self._map, slot * _FENCE.size, 0)
+        self._note(slot, 0)
+
+    def _note(self, slot: int, fence: int) -> None:
+        # Whoever cannot be stopped may still come here when the file is gone; nobody is left to blame then.
+        if slot < self._slots and not self._map.closed:
+            with contextlib.suppress(ValueError):
+                _FENCE.pack_into(self._map, slot * _FENCE.size, fence)
 
     def close(self) -> None:
         """Remove the file: this worker ended in order."""
-        self._closed = True
+        self._map.close()
         self._path.unlink(missing_ok=True)
 
 

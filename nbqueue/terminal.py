@@ -1,4 +1,4 @@
-"""What the command line and the magics print: where a queue is, tables, all of a job; asks the facade and changes nothing."""
+"""What the command line and the magics print: where a queue is, tables, all of a job; changes nothing."""
 
 from __future__ import annotations
 

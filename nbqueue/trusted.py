@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable
 
 from nbqueue import payload
-from nbqueue.registry import adopted
-from nbqueue.errors import NbqueueError
+from nbqueue.errors import NbqueueError, QueueError
 from nbqueue.handlers import Handler, main_origin
 from nbqueue.jobs import Spec
+from nbqueue.registry import adopted
 
 __all__ = ["TrustedCode"]
 
@@ -43,11 +43,16 @@ class TrustedCode:
             return False
         try:
             blob = None if spec.origin.startswith("module:") else self._fetch(code)
-            if blob is None:
-                self._refused.add(code)
-                return False
-            target = payload.unpack_code(blob, key=self._key(), context=code)
-            self._handlers[code] = adopted(target, spec.command)
+        except QueueError:
+            # The store cannot be asked now, which says nothing about the code.
+            return False
+        if blob is None:
+            self._refused.add(code)
+            return False
+        try:
+            self._handlers[code] = adopted(
+                payload.unpack_code(blob, key=self._key(), context=code), spec.command
+            )
         except NbqueueError as error:
             _log.warning('the code of "%s" is not run here: %s', spec.command, error)
             self._refused.add(code)

@@ -80,7 +80,7 @@ def execute(path: Path, folder: Path, *, timeout: int = 300) -> tuple[Any, Excep
     said = home / "kernel.log"
     with said.open("w", encoding="utf-8") as log:  # ipykernel greets on stderr
         try:
-            client.execute(cwd=str(folder), env=env, stderr=log)
+            client.execute(cleanup_kc=True, cwd=str(folder), env=env, stderr=log)
         except (CellExecutionError, CellTimeoutError) as error:
             return notebook, error
         except DeadKernelError as error:
@@ -89,7 +89,7 @@ def execute(path: Path, folder: Path, *, timeout: int = 300) -> tuple[Any, Excep
     return notebook, None
 
 
-def write_page(notebook: Any, build: Path = BUILD, *, name: str = NOTEBOOK.stem) -> Path:
+def write_page(notebook: Any, build: Path, name: str = NOTEBOOK.stem) -> Path:
     """Write the executed notebook, and the page of it that needs nothing but itself; gives the page."""
     from nbconvert import HTMLExporter
 
@@ -97,9 +97,8 @@ def write_page(notebook: Any, build: Path = BUILD, *, name: str = NOTEBOOK.stem)
     nbformat.write(notebook, build / f"{name}.ipynb")
     exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
     html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": name}})
-    # No formulas and no widgets are on the page, so nothing is fetched for them.
-    html = re.sub(r"<script[^>]*\bsrc=[^>]*>\s*</script>", "", html)
-    html = re.sub(r"<!-- Load mathjax -->.*?<!-- End of mathjax configuration -->", "", html, flags=re.DOTALL)
+    # No formula, diagram or widget is on the page, so nothing is fetched for them.
+    html = re.sub(r"<script\b.*?</script>", "", html, flags=re.DOTALL | re.IGNORECASE)
     page = build / f"{name}.html"
     page.write_text(html.replace("</head>", f"<style>{_STYLE}</style>\n</head>", 1), encoding="utf-8")
     return page
@@ -270,14 +269,15 @@ def summary(result: Result, seconds: float) -> str:
     )
     # The first line of the error says what and where; DuckDB goes on with advice.
     name, _, what = str(tried["error"].iloc[0]).splitlines()[0].partition(": ")
+    broken_file = f"flights/2013-{BROKEN:02}.csv"
     lines = [
         ("imports", _line_of(result, "imports")),
         (
             "",
-            f"month {BROKEN}, cut short, failed {len(tried) - 1} times, {first:.1f} s and {second:.1f} s apart:",
+            f"{broken_file}, cut short, failed {len(tried) - 1} times, {first:.1f} s and {second:.1f} s apart",
         ),
         ("", f"  {name}: {what.removeprefix('Invalid Input Error: ')}"),
-        ("", f"repaired, retried, succeeded on attempt {len(tried)}"),
+        ("", f"repaired and retried, it succeeded on attempt {len(tried)}"),
         ("reports", _line_of(result, "reports")),
         ("", f"each dispatched by its import, {DELAY:g} s delay, priorities {MONTHS[0]} to {MONTHS[-1]}"),
         ("flights", f"{sum(result.rows.values()):,} rows in the table, {FLIGHTS:,} expected"),
@@ -295,11 +295,14 @@ def _line_of(result: Result, queue: str) -> str:
 
 
 def tidy(notebook: Any) -> Any:
-    """Take out of the outputs what is of one run and one machine alone."""
+    """Take out of the outputs what is of one run and one machine alone, and say in words what pictures are of."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", ()):
-            output.get("metadata", {}).pop("needs_background", None)
+            if "image/png" in output.get("data", {}):
+                output.metadata.setdefault("image/png", {})["alt"] = (
+                    f"The plot of {cell.source.splitlines()[0]}"
+                )
             if "text" in output:
                 output.text = re.sub(r'[^"\s]*ipykernel_\d+.(\d+\.py)', r"ipykernel/\1", output.text)
     language = notebook.metadata.language_info
@@ -311,7 +314,7 @@ def save(notebook: Any) -> None:
     """Renew the outputs of the committed notebook, and the picture that the documents show."""
     import base64
 
-    nbformat.write(tidy(notebook), NOTEBOOK)
+    nbformat.write(notebook, NOTEBOOK)
     (cell,) = (cell for cell in notebook.cells if cell.id == "timeline")
     (png,) = (output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {}))
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
@@ -324,7 +327,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-open", action="store_true", help="do not open the page in a browser")
     parser.add_argument("--save", action="store_true", help="renew the outputs of the committed notebook")
     args = parser.parse_args(argv)
-    warnings.simplefilter("ignore")  # of the tools that run a notebook; nbqueue's own are errors in its tests
+    warnings.simplefilter("default")
 
     print(f"Running {NOTEBOOK.relative_to(HERE.parent)} (15 seconds or so) …", flush=True)
     with tempfile.TemporaryDirectory(prefix="nbqueue-demo-", ignore_cleanup_errors=True) as name:
@@ -332,7 +335,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         began = time.perf_counter()
         notebook, error = execute(NOTEBOOK, folder)
         seconds = time.perf_counter() - began
-        page = write_page(notebook)
+        page = write_page(tidy(notebook), BUILD)
         shown = os.path.relpath(page)
         if error is not None:
             print(

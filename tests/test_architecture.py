@@ -21,7 +21,7 @@ PACKAGE = "nbqueue"
 
 #: Layer by layer, the modules below ``nbqueue.``; a module imports from its own layer or a lower one.
 LAYERS: dict[int, tuple[str, ...]] = {
-    0: ("errors", "jobs", "durations", "retry", "lifecycle", "payload"),
+    0: ("errors", "jobs", "durations", "retry", "lifecycle", "payload", "payload.*"),
     1: (
         *("secret", "registry", "context", "capture", "standins", "run"),
         *("store", "stores", "stores.*", "executor", "executors", "executors.*"),
@@ -79,7 +79,7 @@ IMPURE = frozenset(
     )
 )
 #: Except that the codec takes and gives paths as values.
-PURE_ENOUGH = {("payload", "pathlib")}
+PURE_ENOUGH = {("payload.reading", "pathlib"), ("payload.writing", "pathlib")}
 CLOCK_CALLS = frozenset(("now", "utcnow", "today"))
 
 #: What takes long to import, and the modules that may do so at their top; elsewhere it is imported late.

@@ -66,7 +66,18 @@ _RAISED: dict[StopReason, type[JobStopped]] = {
 class _Slot:
     """A thread and what it runs."""
 
-    __slots__ = ("armed", "attempt", "closed", "ended", "lock", "number", "replaced", "task", "thread", "told")
+    __slots__ = (
+        "armed",
+        "attempt",
+        "closed",
+        "ended",
+        "lock",
+        "number",
+        "replaced",
+        "task",
+        "thread",
+        "told",
+    )
 
     def __init__(self, number: int):
         self.number = number
@@ -269,7 +280,9 @@ class ThreadExecutor:
             attempt = slot.attempt
             if attempt is not None:
                 context = attempt.context
-                found.append(Running(attempt.claim, attempt.started_at, context.started, context.stop_reason, stuck))
+                found.append(
+                    Running(attempt.claim, attempt.started_at, context.started, context.stop_reason, stuck)
+                )
         return found
 
     def _replace_stuck(self) -> None:
@@ -353,15 +366,19 @@ class _Loop:
             try:
                 loop.run_forever()
             except BaseException as error:
-                # A task that raises SystemExit or KeyboardInterrupt keeps it, and takes the loop down; the others go on.
+                # A task that raises SystemExit keeps it, and takes the loop down as well: the others go on.
                 _log.debug("a task on the worker's loop ended with %r", error)
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
     def close(self, timeout: float) -> None:
         """End the loop once every task on it has ended; they are cancelled now."""
-        self.loop.call_soon_threadsafe(lambda: setattr(self, "_ending", self.loop.create_task(self._end())))
+        self.loop.call_soon_threadsafe(self._begin_to_end)
         self._thread.join(timeout)
+
+    def _begin_to_end(self) -> None:
+        # A loop holds its tasks only weakly.
+        self._ending = self.loop.create_task(self._end())
 
     async def _end(self) -> None:
         while others := asyncio.all_tasks(self.loop) - {asyncio.current_task()}:
@@ -419,7 +436,9 @@ def _disarm(slot: _Slot) -> None:
 
 def _raise_in(thread: int, kind: type[JobStopped] | None) -> None:
     """Raise this in a thread as soon as it runs Python code; None takes back what has not arrived."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None if kind is None else ctypes.py_object(kind))
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread), None if kind is None else ctypes.py_object(kind)
+    )
 
 
 async def _coroutine(awaitable: Awaitable[Any]) -> Any:

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import duckdb
 
 from nbqueue.errors import DispatchFailed, NbqueueError, QueueUnavailable
-from nbqueue.jobs import Claim
 from nbqueue.lifecycle import Lost
 from nbqueue.slots import begun_claims
 from nbqueue.store import Capability
@@ -124,9 +123,8 @@ class DuckDBStore(IndexStore):
             seat.claims.clear()
         begun = set(begun_claims(self.slot_folder)) if self.slot_folder is not None else set()
         for job in recovered.running:
-            seat = seats.get(job.worker)
-            if seat is not None:
-                seat.claims[job.life.fence] = job
+            if (holder := seats.get(job.worker)) is not None:
+                holder.claims[job.life.fence] = job
                 continue
             self.interrupted.append(_interrupt(job, index, begun=job.life.fence in begun, now=now))
         self._ledger.commit(Writes.of(index))

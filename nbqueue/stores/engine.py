@@ -278,7 +278,7 @@ class IndexStore:
         for call in calls:
             try:
                 call()
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever it is, the store goes on
                 _log.exception("what was to be told of a job's end, or of new jobs, raised")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from nbqueue.errors import StaleClaim
@@ -33,7 +33,7 @@ from nbqueue.stores.lanes import Lanes
 __all__ = ["Index", "LiveJob", "Loader", "QueueState", "Row", "Seat", "micros"]
 
 #: One row of the ledger, in the order of ``schema.COLUMNS``.
-Row = tuple[object, ...]
+Row = tuple[Any, ...]
 
 #: A store that can load jobs again takes no more new ones into memory than up to so many unfinished ones.
 PENDING_KEPT = 20_000
@@ -51,7 +51,7 @@ def micros(at: float | None) -> int | None:
 def _last(
     before: tuple[str, str, str, str], event: Event, now: tuple[str, str, str, str]
 ) -> tuple[str, str, str, str]:
-    """What is shown of the last attempt: an error stays until another comes, the job succeeds, or somebody retries it."""
+    """What is shown of the last attempt: its error stays until another comes, a success, or a retry by hand."""
     data, error, cause, traceback = now
     if not error and event not in (Event.SUCCEEDED, Event.RETRIED):
         _, error, _, traceback = before
@@ -437,7 +437,7 @@ class Index:
         wanted = set(missing)
         for row in self.rows:
             if row[_JOB] in wanted and row[_EVENT] == Event.DISPATCHED:
-                wanted.discard(row[_JOB])  # type: ignore[arg-type]
+                wanted.discard(row[_JOB])
                 self.keep(self._unwritten(row))
         if wanted:
             for job in self._loader.pending(sorted(wanted)):
@@ -446,9 +446,9 @@ class Index:
     def _unwritten(self, row: Row) -> LiveJob:
         """The job of a dispatch that is not on disk yet."""
         _, at, _, number, *_, due_us, data, _, _, _, job_id, spec, metadata, batch_id, label = row
-        due_at = None if due_us is None else due_us / 1e6  # type: ignore[operator]
-        new = NewJob(job_id, self.specs[spec], data, metadata or "", due_at, batch_id, label)  # type: ignore[arg-type,index]
-        return LiveJob(number, new, spec, at / 1e6, Life(due_at=due_at))  # type: ignore[arg-type,operator]
+        due_at = None if due_us is None else due_us / 1e6
+        new = NewJob(job_id, self.specs[spec], data, metadata or "", due_at, batch_id, label)
+        return LiveJob(number, new, spec, at / 1e6, Life(due_at=due_at))
 
     def apply(self, reports: Sequence[Report], now: float) -> list[Answer]:
         """Take what a worker says of its claims."""
@@ -459,9 +459,9 @@ class Index:
         job = self.live.get(self._by_id.get(claim.job_id, -1))
         if job is None:
             return self._stale(report, now)
-        if report.logs or report.outputs or report.progress:
-            if job.life.fence == claim.fence and job.life.state is State.RUNNING:
-                self._write_news(job, report, now)
+        held = job.life.fence == claim.fence and job.life.state is State.RUNNING
+        if held and (report.logs or report.outputs or report.progress):
+            self._write_news(job, report, now)
         what: What
         if report.kind is ReportKind.ENDED:
             assert report.outcome is not None
@@ -471,7 +471,6 @@ class Index:
         elif report.kind is ReportKind.REFUSED:
             what = Refused(claim.fence)
         else:
-            held = job.life.fence == claim.fence and job.life.state is State.RUNNING
             return Answer(claim.job_id, held, "" if held else "the claim was taken back")
         step = self._happen(
             job,
@@ -530,7 +529,8 @@ class Index:
             self._row(job, event, now, fence=fence, cause=type(what).__name__.lower(), error=refusal)
             return step
         job.life = life
-        cause = cause if why and cause else why
+        # A reporter may know more exactly why an attempt failed, but not why the job ended over it.
+        cause = cause if cause and why not in ("", "cancelled", "crashes") else why
         self._row(
             job,
             event,

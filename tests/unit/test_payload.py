@@ -33,7 +33,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbqueue import payload
 from nbqueue.errors import InvalidCommand, PayloadUntrusted
 from nbqueue.payload import (
     UnknownType,
@@ -48,6 +47,9 @@ from nbqueue.payload import (
     unpack_code,
     verify,
 )
+from nbqueue.payload.notation import DEPTH
+from nbqueue.payload.reading import READERS
+from nbqueue.payload.signing import signature_of
 
 KEY = b"k" * 32
 OTHER = b"o" * 32
@@ -539,7 +541,7 @@ def test_a_value_that_appears_twice_is_no_cycle():
 def test_depth_is_bounded(wrap):
     """What is accepted can be read back; what is too deep is refused with a sentence, never with a crash."""
     value: object = date(2026, 1, 1)
-    for _ in range(payload.DEPTH):
+    for _ in range(DEPTH):
         value = wrap(value)
     assert same(decode(encode(value)), value)
     for _ in range(2000):
@@ -606,7 +608,7 @@ def test_no_code_of_a_dataclass_runs():
     assert value.a == 1
 
 
-@pytest.mark.parametrize("tag", [*payload._READERS, "pickle", "nonsense"])
+@pytest.mark.parametrize("tag", [*READERS, "pickle", "nonsense"])
 @pytest.mark.parametrize(
     "at", ["v", "t", "fold", "name", "zone", "tz", "unit", "sig", "$nbq", "deep", "deeper"]
 )
@@ -697,7 +699,7 @@ def pickle_row(data, signature):
         "zz",
         None,
         3,
-        payload._signature(b"other", KEY, "pickle", "job").hex(),
+        signature_of(b"other", KEY, "pickle", "job").hex(),
     ],
 )
 def test_an_unsigned_pickle_does_nothing(signature, tmp_path):
@@ -881,8 +883,8 @@ def test_foreign_code_is_neither_unpickled_nor_decompressed(tmp_path, monkeypatc
     """Code signed with another key, for another context, changed or unsigned is refused before it is decompressed."""
     target = tmp_path / "ran"
     _, blob = pack_code(functools.partial(len, Malicious(target)), key=KEY, context="code")
-    monkeypatch.setattr(payload.zlib, "decompress", lambda _: ran.append("decompress"))
-    monkeypatch.setattr(payload.pickle, "loads", lambda _: ran.append("loads"))
+    monkeypatch.setattr(zlib, "decompress", lambda _: ran.append("decompress"))
+    monkeypatch.setattr(pickle, "loads", lambda _: ran.append("loads"))
     for key, context, data in [
         (OTHER, "code", blob),
         (KEY, "other", blob),

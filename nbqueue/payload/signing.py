@@ -1,0 +1,74 @@
+"""Signs bytes and verifies them, for one purpose and context each; never looks into what it signs."""
+
+from __future__ import annotations
+
+import hmac
+from typing import NoReturn
+
+from nbqueue.errors import InvalidCommand, PayloadUntrusted
+
+__all__ = ["seal", "sign", "signature_of", "unseal", "untrusted", "verify"]
+
+_MAGIC = b"nbq1"
+_DIGEST = 32
+
+
+def sign(data: bytes, *, key: bytes, context: str) -> bytes:
+    """Put `data` into an envelope that only `verify` with the same key and context opens.
+
+    Examples
+    --------
+    >>> verify(sign(b"x = 1", key=b"secret", context="cell"), key=b"secret", context="cell")
+    b'x = 1'
+    """
+    return seal(data, key, "data", context)
+
+
+def verify(blob: bytes, *, key: bytes, context: str) -> bytes:
+    """The data in an envelope of `sign`.
+
+    Raises
+    ------
+    PayloadUntrusted
+        Where it was signed with another key, for another context, or not at all.
+
+    Examples
+    --------
+    >>> verify(b"x = 1", key=b"secret", context="cell")
+    Traceback (most recent call last):
+    ...
+    nbqueue.errors.PayloadUntrusted: the stored data was not signed by this user, ...
+    """
+    return unseal(blob, key, "data", context, "the stored data")
+
+
+def seal(data: bytes, key: bytes, purpose: str, context: str) -> bytes:
+    """An envelope that only `unseal` with the same key, purpose and context opens."""
+    return _MAGIC + signature_of(data, key, purpose, context) + data
+
+
+def unseal(blob: bytes, key: bytes, purpose: str, context: str, what: str) -> bytes:
+    """The data in an envelope of `seal`, or PayloadUntrusted; `what` is what its sentence is about."""
+    start = len(_MAGIC) + _DIGEST
+    data = bytes(blob[start:])
+    if not hmac.compare_digest(bytes(blob[:start]), _MAGIC + signature_of(data, key, purpose, context)):
+        untrusted(what)
+    return data
+
+
+def signature_of(data: bytes, key: bytes, purpose: str, context: str) -> bytes:
+    """The signature alone; its purpose keeps one kind of signed bytes from being passed off as another."""
+    head = f"{purpose}\0{context}\0"
+    if "\0" in context:
+        raise InvalidCommand(
+            f"the context {context!r} holds a NUL, which ends it in what is signed; leave it out"
+        )
+    return hmac.digest(key, head.encode("utf-8", "surrogatepass") + data, "sha256")
+
+
+def untrusted(what: str) -> NoReturn:
+    """Refuse what was not signed by this user."""
+    raise PayloadUntrusted(
+        f"{what} was not signed by this user, or was changed since, so not a byte of it was decoded; dispatch the job "
+        "again to sign it anew, or, in a team, set the same NBQUEUE_SECRET wherever jobs are dispatched and run"
+    )

@@ -1,0 +1,1247 @@
+"""For tests: a clock that stands still, a manager in memory, ``drain``, and the suite that every store has to pass.
+
+It is long because the suite is one: whoever writes a store subclasses ``StoreConformance``, gives it a ``store`` fixture, and
+reads what is missing as skips with a capability's name. Nothing in nbqueue imports it; it needs pytest.
+
+Example
+-------
+::
+
+    class TestMyStore(StoreConformance):
+        @pytest.fixture
+        def store(self, clock):
+            store = MyStore(clock=clock.time, ticks=clock.ticks)
+            yield store
+            store.close()
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import pytest
+
+from nbqueue.errors import NotSupported, QueueUnavailable
+from nbqueue.jobs import Claim, JobRecord, NewJob, Spec, State, new_job_ids
+from nbqueue.lifecycle import CRASHES_MAX, Event, Outcome
+from nbqueue.retry import RetryPolicy
+from nbqueue.store import (
+    Answer,
+    Capability,
+    Handlers,
+    LogChunk,
+    Report,
+    ReportKind,
+    Selection,
+    Store,
+    Turn,
+    WorkerInfo,
+)
+
+if TYPE_CHECKING:
+    from nbqueue.manager import QueueManager
+
+__all__ = ["FakeClock", "FakeWorker", "StoreConformance", "drain", "memory_manager", "new_job"]
+
+#: Takes every job.
+ANY = Handlers(everything=True)
+NO_WAIT = RetryPolicy(backoff=(0.0,))
+
+
+class FakeClock:
+    """A clock that moves when told to: ``time`` for people, ``ticks`` for leases.
+
+    Parameters
+    ----------
+    now : float
+        Seconds since the epoch.
+
+    Example
+    -------
+    >>> clock = FakeClock(1_000.0)
+    >>> clock.advance(30)
+    >>> clock.time(), clock.ticks()
+    (1030.0, 30.0)
+    """
+
+    def __init__(self, now: float = 1_700_000_000.0) -> None:
+        self._now = now
+        self._ticks = 0.0
+
+    def time(self) -> float:
+        """Seconds since the epoch."""
+        return self._now
+
+    def ticks(self) -> float:
+        """Seconds that only rise."""
+        return self._ticks
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._now += seconds
+        self._ticks += seconds
+
+    def set_back(self, seconds: float) -> None:
+        """Step the wall clock back, as one that was wrong does; the ticks stay."""
+        self._now -= seconds
+
+
+def memory_manager(clock: FakeClock | None = None) -> QueueManager:
+    """Make a queue in memory, on a clock of the test's own.
+
+    Parameters
+    ----------
+    clock : FakeClock, optional
+        For jobs with a delay: they are due when it is told so.
+
+    Example
+    -------
+    >>> with memory_manager() as queues:
+    ...     queues.list()
+    ['default']
+    """
+    from nbqueue.manager import QueueManager
+    from nbqueue.stores.memory import MemoryStore
+
+    if clock is None:
+        return QueueManager(store=MemoryStore())
+    return QueueManager(store=MemoryStore(clock=clock.time, ticks=clock.ticks), clock=clock.time)
+
+
+def drain(queues: QueueManager, timeout: float = 10.0) -> None:
+    """Run every job that could run now, and what those dispatch; delayed ones stay.
+
+    Parameters
+    ----------
+    queues : QueueManager
+        Where they are.
+    timeout : float
+        Seconds.
+
+    Raises
+    ------
+    TimeoutError
+        If they take longer.
+    """
+    worker = queues.worker(concurrency=1, when_empty=True).start()
+    if not worker.wait(timeout):
+        worker.stop(0.0)
+        msg = f"jobs of {queues.name} still ran after {timeout:g} s"
+        raise TimeoutError(msg)
+
+
+def new_job(clock: FakeClock, command: str = "work", *, delay: float | None = None, **given: Any) -> NewJob:
+    """Make a job: the keywords are those of ``Spec`` and of ``NewJob``."""
+    (job_id,) = new_job_ids(1, now=clock.time(), randomness=os.urandom(10))
+    rest = {name: given.pop(name) for name in ("payload", "metadata", "batch_id", "row") if name in given}
+    due_at = None if delay is None else clock.time() + delay
+    return NewJob(given.pop("job_id", job_id), Spec(command, **given), rest.pop("payload", "[]"), due_at=due_at, **rest)
+
+
+class FakeWorker:
+    """A worker that runs nothing: it takes turns when told, and keeps what it was handed.
+
+    Parameters
+    ----------
+    store : Store
+        It joins this at once.
+    worker_id : str
+        Its name.
+    handlers : Handlers
+        What it can run.
+    info
+        The other fields of ``WorkerInfo``.
+    """
+
+    def __init__(self, store: Store, worker_id: str = "w1", *, handlers: Handlers = ANY, **info: Any) -> None:
+        self.store = store
+        self.info = WorkerInfo(worker_id=worker_id, **info)
+        #: What came by ``wake``.
+        self.handed: list[Claim] = []
+        #: How often it was asked for a turn.
+        self.called = 0
+        self.join(handlers)
+
+    def join(self, handlers: Handlers = ANY) -> None:
+        """Become known."""
+        self.store.join(self.info, handlers, self._wake)
+
+    def _wake(self, claims: Sequence[Claim]) -> None:
+        self.handed += claims
+        self.called += not claims
+
+    def turn(self, *reports: Report, slots: int = 0, handlers: Handlers | None = None) -> Turn:
+        """Take a turn."""
+        return self.store.turn(self.info.worker_id, reports, slots, handlers)
+
+    def take(self, slots: int = 1) -> list[Claim]:
+        """Claim; the open slots are closed again."""
+        claims = list(self.turn(slots=slots).claims)
+        self.turn(slots=0)
+        return claims
+
+    def take_one(self) -> Claim:
+        """Claim the one job that there is to claim."""
+        (claim,) = self.take(1)
+        return claim
+
+    def end(self, claim: Claim, outcome: Outcome = Outcome.SUCCEEDED, **said: Any) -> Answer:
+        """Report that an attempt has ended."""
+        (answer,) = self.turn(Report(claim, ReportKind.ENDED, outcome, **said)).answers
+        return answer
+
+    def say(self, claim: Claim, kind: ReportKind, **said: Any) -> Answer:
+        """Report something else."""
+        (answer,) = self.turn(Report(claim, kind, **said)).answers
+        return answer
+
+    def leave(self) -> None:
+        """Be forgotten."""
+        self.store.leave(self.info.worker_id)
+
+
+def need(store: Store, capability: Capability) -> None:
+    """Skip what this store declares it cannot do, by name."""
+    if capability not in store.capabilities:
+        pytest.skip(f"{type(store).__name__} does not declare {capability.value}")
+
+
+def get(store: Store, job: NewJob | Claim | UUID) -> JobRecord:
+    """Give the record of one job."""
+    (record,) = store.get([job if isinstance(job, UUID) else job.job_id])
+    return record
+
+
+def ids(jobs: Iterable[NewJob | Claim]) -> list[UUID]:
+    """Give the ids of jobs or claims."""
+    return [job.job_id for job in jobs]
+
+
+def events_of(store: Store, job: NewJob) -> list[str]:
+    """Give what is written down of a job, in order."""
+    frame = store.query("SELECT event FROM events WHERE job_id = ? ORDER BY seq", [job.job_id])
+    return [str(event) for event in frame["event"]]
+
+
+def check_books(store: Store) -> None:
+    """Check that the counts a store keeps are those of a recount."""
+    kept = {(q.name, state.value): n for q in store.queues() for state, n in q.counts.items() if n}
+    if Capability.SQL in store.capabilities:
+        frame = store.query("SELECT queue, state::VARCHAR AS state, count(*) AS n FROM jobs GROUP BY ALL")
+        counted = {(str(q), str(s)): int(n) for q, s, n in zip(frame["queue"], frame["state"], frame["n"], strict=True)}
+    else:
+        counted = {}
+        for record in store.get(store.find(Selection())):
+            key = (record.spec.queue, record.state.value)
+            counted[key] = counted.get(key, 0) + 1
+    assert kept == counted
+
+
+def bring(store: Store, clock: FakeClock, state: State, **given: Any) -> NewJob:
+    """Make a job that stands at a state; nobody works on the store afterwards unless it runs."""
+    job = new_job(clock, **given)
+    store.insert([job])
+    if state is State.PENDING:
+        return job
+    if state is State.CANCELLED and Capability.CANCEL in store.capabilities:
+        store.cancel([job.job_id])
+        return job
+    worker = FakeWorker(store, f"bring-{job.job_id}", queues=(job.spec.queue,))
+    claim = worker.take_one()
+    assert claim.job_id == job.job_id, "bring takes the first job of its queue: it needs one that is empty"
+    if state is not State.RUNNING:
+        outcome = {State.SUCCEEDED: Outcome.SUCCEEDED, State.FAILED: Outcome.FAILED, State.CANCELLED: Outcome.CANCELLED}
+        worker.end(claim, outcome[state])
+        worker.leave()
+    return job
+
+
+class StoreConformance:
+    """What every store has to do; subclass it in a test module and give it a ``store`` fixture.
+
+    The fixture gives a new, empty, open store that reads ``clock`` (``clock.time`` and ``clock.ticks``), and closes it.
+    """
+
+    @pytest.fixture
+    def clock(self) -> FakeClock:
+        """Time stands still unless a test moves it."""
+        return FakeClock()
+
+    @pytest.fixture
+    def store(self, clock: FakeClock) -> Any:
+        """The store that is tested."""
+        raise NotImplementedError("a subclass of StoreConformance gives the store fixture")
+
+    @pytest.fixture(autouse=True)
+    def books_are_right(self, store: Store) -> Any:
+        """After every test, whatever it did, the counts are those of a recount."""
+        yield
+        try:
+            store.queues()
+        except QueueUnavailable:
+            return
+        check_books(store)
+
+    # -- capabilities
+
+    @pytest.mark.parametrize("capability", list(Capability), ids=str)
+    def test_capability(self, store: Store, clock: FakeClock, capability: Capability) -> None:
+        """What is declared works; what is not declared is skipped here by its name."""
+        need(store, capability)
+        job = new_job(clock)
+        store.insert([job])
+        proofs: dict[Capability, Callable[[], object]] = {
+            Capability.ALL_OR_NONE: lambda: store.insert([new_job(clock), new_job(clock)]),
+            Capability.PRIORITY: lambda: store.insert([new_job(clock, priority=5)]),
+            Capability.CANCEL: lambda: store.cancel([job.job_id]),
+            Capability.PAUSE: lambda: store.pause("default", paused=True),
+            Capability.SQL: lambda: store.query("SELECT 1 AS one"),
+            Capability.DURABLE: lambda: get(store, job),
+        }
+        assert set(proofs) == set(Capability), "a new capability needs its proof here"
+        proofs[capability]()
+
+    def test_missing_capability_says_so(self, store: Store) -> None:
+        """A verb that a store does not have raises NotSupported."""
+        verbs: dict[Capability, Callable[[], object]] = {
+            Capability.CANCEL: lambda: store.cancel([]),
+            Capability.PAUSE: lambda: store.pause("default", paused=True),
+            Capability.SQL: lambda: store.query("SELECT 1"),
+        }
+        for capability, verb in verbs.items():
+            if capability not in store.capabilities:
+                with pytest.raises(NotSupported):
+                    verb()
+
+    # -- insert
+
+    def test_inserted_is_pending(self, store: Store, clock: FakeClock) -> None:
+        """A job comes back as it went in, and waits."""
+        batch = new_job(clock).job_id
+        job = new_job(
+            clock, "import", queue="imports", priority=3, tries=4, timeout=60.0, origin="notebook:a.ipynb", code="c0de",
+            payload='["ü"]', metadata='{"user": 7}', batch_id=batch, row="7", retry=RetryPolicy(backoff=(1.0, 5.0)),
+        )  # fmt: skip
+        assert list(store.insert([job])) == []
+        record = get(store, job)
+        assert (record.state, record.attempt, record.max_attempts, record.crashes) == (State.PENDING, 0, 4, 0)
+        assert record.spec == job.spec
+        assert (record.payload, record.metadata, record.batch_id, record.row) == ('["ü"]', '{"user": 7}', batch, "7")
+        assert record.dispatched_at == record.scheduled_at == clock.time()
+        assert (record.started_at, record.finished_at, record.worker) == (None, None, "")
+        assert (record.error, record.cause, record.result, record.cancelling) == ("", "", "", False)
+
+    def test_insert_is_idempotent(self, store: Store, clock: FakeClock) -> None:
+        """A dispatch that is sent again after a lost reply is the same job, wherever it stands by now."""
+        jobs = [new_job(clock) for _ in range(3)]
+        store.insert(jobs)
+        store.insert(jobs[:1])
+        worker = FakeWorker(store)
+        claim = worker.take_one()
+        store.insert(jobs)
+        worker.end(claim)
+        store.insert([*jobs, new_job(clock)])
+        assert len(store.find(Selection())) == 4
+        assert get(store, jobs[0]).state is State.SUCCEEDED
+        assert len(worker.take(10)) == 3
+
+    def test_nothing_is_inserted(self, store: Store) -> None:
+        """No job is no error."""
+        assert list(store.insert([])) == []
+        assert store.find(Selection()) == []
+
+    def test_a_past_time_is_now(self, store: Store, clock: FakeClock) -> None:
+        """A job that was due before its dispatch waits for nothing."""
+        job = new_job(clock, delay=-60.0)
+        store.insert([job])
+        assert get(store, job).scheduled_at == clock.time()
+        assert ids(FakeWorker(store).take()) == [job.job_id]
+
+    def test_reserved_for_a_worker(self, store: Store, clock: FakeClock) -> None:
+        """A job inserted for a worker is its own at once, past everything that waits, and nobody else gets it."""
+        first, mine = new_job(clock), new_job(clock)
+        store.insert([first])
+        runner, other = FakeWorker(store, "runner", queues=()), FakeWorker(store, "other")
+        (claim,) = store.insert([mine], worker_id="runner")
+        assert (claim.job_id, claim.attempt) == (mine.job_id, 1)
+        assert ids(other.take(5)) == [first.job_id]
+        assert get(store, mine).worker == "runner"
+        assert runner.end(claim).done
+        assert get(store, mine).state is State.SUCCEEDED
+
+    def test_reserved_for_nobody(self, store: Store, clock: FakeClock) -> None:
+        """A job for a worker that is not here is refused whole, and nothing of it stays."""
+        job = new_job(clock)
+        with pytest.raises(Exception, match="nobody"):
+            store.insert([job], worker_id="nobody")
+        assert store.get([job.job_id]) == []
+        store.insert([job])
+        assert ids(FakeWorker(store).take()) == [job.job_id]
+
+    # -- claim
+
+    def test_first_come_first_served(self, store: Store, clock: FakeClock) -> None:
+        """Jobs of one priority run in the order of their dispatch, whatever their names."""
+        jobs = [new_job(clock, command) for command in "abcabc"]
+        store.insert(jobs[:2])
+        store.insert(jobs[2:])
+        worker = FakeWorker(store)
+        assert [ids(worker.take(n)) for n in (1, 4, 9)] == [ids(jobs[:1]), ids(jobs[1:4]), ids(jobs[4:])]
+
+    def test_priority(self, store: Store, clock: FakeClock) -> None:
+        """A higher priority goes first within its queue, then first come first served."""
+        need(store, Capability.PRIORITY)
+        jobs = [new_job(clock, priority=p) for p in (0, -5, 7, 0, 7, -100, 100)]
+        store.insert(jobs)
+        assert ids(FakeWorker(store).take(7)) == ids(jobs[i] for i in (6, 2, 4, 0, 3, 1, 5))
+
+    def test_queues_in_the_order_given(self, store: Store, clock: FakeClock) -> None:
+        """The first queue is served first, whatever the priorities in the others."""
+        low, high = new_job(clock, queue="second", priority=100), new_job(clock, queue="first", priority=-100)
+        elsewhere = new_job(clock, queue="third")
+        store.insert([low, high, elsewhere])
+        worker = FakeWorker(store, queues=("first", "second"))
+        assert ids(worker.take(9)) == [high.job_id, low.job_id]
+        assert ids(FakeWorker(store, "all").take(9)) == [elsewhere.job_id]
+
+    def test_every_queue_is_one(self, store: Store, clock: FakeClock) -> None:
+        """A worker on every queue goes by priority and order over all of them, those made later included."""
+        need(store, Capability.PRIORITY)
+        worker = FakeWorker(store)
+        jobs = [new_job(clock, queue=q, priority=p) for q, p in (("b", 0), ("a", 0), ("b", 5), ("c", 0))]
+        store.insert(jobs)
+        assert ids(worker.take(9)) == ids(jobs[i] for i in (2, 0, 1, 3))
+
+    def test_delay(self, store: Store, clock: FakeClock) -> None:
+        """A delayed job runs from its time on, in the order of dispatch among those that are due."""
+        late, soon, now = (new_job(clock, delay=d) for d in (60.0, 10.0, None))
+        store.insert([late, soon, now])
+        worker = FakeWorker(store)
+        turn = worker.turn(slots=9)
+        assert ids(turn.claims) == [now.job_id]
+        assert turn.next_due == pytest.approx(10.0)
+        (default,) = store.queues()
+        assert (default.counts[State.PENDING], default.waiting) == (2, 2)
+        clock.advance(9.0)
+        worker.turn(slots=0)
+        assert worker.take(9) == []
+        clock.advance(1.0)
+        assert ids(worker.take(9)) == [soon.job_id]
+        assert worker.turn().next_due == pytest.approx(50.0)
+        clock.advance(50.0)
+        assert ids(worker.take(9)) == [late.job_id]
+        assert worker.turn().next_due is None
+
+    def test_clock_steps_back(self, store: Store, clock: FakeClock) -> None:
+        """A job that was due, and is not any more since the clock was set right, runs when it is due again."""
+        job = new_job(clock, delay=10.0)
+        store.insert([job])
+        worker = FakeWorker(store)
+        clock.advance(20.0)
+        worker.turn(slots=0)  # looks at the time, takes nothing
+        assert worker.turn(slots=0).claims == []
+        other = FakeWorker(store, "other", handlers=Handlers())
+        other.turn(slots=1)  # looks into the lanes, may take nothing
+        clock.set_back(15.0)
+        assert worker.take(1) == []
+        clock.advance(6.0)
+        assert ids(worker.take(1)) == [job.job_id]
+
+    def test_handlers_filter(self, store: Store, clock: FakeClock) -> None:
+        """What no worker here can run stays in the queue, and the worker is told of it."""
+        jobs = [
+            new_job(clock, "known"),
+            new_job(clock, "unknown"),
+            new_job(clock, "mine", origin="notebook:a.ipynb"),
+            new_job(clock, "mine", origin="notebook:b.ipynb"),
+            new_job(clock, "coded", origin="notebook:b.ipynb", code="c0de"),
+        ]
+        store.insert(jobs)
+        handlers = Handlers(frozenset({"known", "mine"}), frozenset({("mine", "notebook:a.ipynb")}))
+        worker = FakeWorker(store, handlers=handlers)
+        turn = worker.turn(slots=9)
+        assert ids(turn.claims) == ids([jobs[0], jobs[2]])
+        assert {(s.command, s.origin) for s in turn.unknown} == {
+            ("unknown", ""),
+            ("mine", "notebook:b.ipynb"),
+            ("coded", "notebook:b.ipynb"),
+        }
+        assert get(store, jobs[1]).state is State.PENDING
+        worker.turn(slots=0)
+        more = Handlers(frozenset({"known", "unknown"}), code=frozenset({"c0de"}))
+        turn = worker.turn(slots=9, handlers=more)
+        assert ids(turn.claims) == ids([jobs[1], jobs[4]])
+
+    def test_slots_are_a_total(self, store: Store, clock: FakeClock) -> None:
+        """A worker never holds more than it asked for, however often it asks."""
+        store.insert([new_job(clock) for _ in range(9)])
+        worker = FakeWorker(store)
+        first = worker.turn(slots=3).claims
+        assert len(first) == 3
+        assert worker.turn(slots=3).claims == []
+        done = Report(first[0], ReportKind.ENDED, Outcome.SUCCEEDED)
+        assert len(worker.turn(done, slots=3).claims) == 1
+        assert len(worker.turn(slots=5).claims) == 2
+        assert worker.turn(slots=0).claims == []
+        assert worker.handed == []
+
+    def test_handed_through_wake(self, store: Store, clock: FakeClock) -> None:
+        """An idle worker has the job when its dispatch returns, as far as it has slots open."""
+        worker = FakeWorker(store)
+        worker.turn(slots=2)
+        jobs = [new_job(clock) for _ in range(3)]
+        for job in jobs:
+            store.insert([job])
+        assert ids(worker.handed) == ids(jobs[:2])
+        assert get(store, jobs[0]).state is State.RUNNING
+        assert get(store, jobs[2]).state is State.PENDING
+
+    def test_no_slot_no_wake(self, store: Store, clock: FakeClock) -> None:
+        """A worker that closed its slots is handed nothing."""
+        worker = FakeWorker(store)
+        worker.turn(slots=2)
+        worker.turn(slots=0)
+        store.insert([new_job(clock)])
+        assert worker.handed == []
+
+    def test_one_job_one_worker(self, store: Store, clock: FakeClock) -> None:
+        """Two workers never get the same claim, and every fence is higher than all before."""
+        store.insert([new_job(clock) for _ in range(20)])
+        workers = [FakeWorker(store, name) for name in ("a", "b")]
+        claims = [claim for _ in range(10) for worker in workers for claim in worker.turn(slots=20).claims[:20]]
+        assert len(set(ids(claims))) == len(claims) == 20
+        fences = [claim.fence for claim in claims]
+        assert fences == sorted(set(fences))
+
+    def test_claim_carries_the_job(self, store: Store, clock: FakeClock) -> None:
+        """A claim has all that its worker needs; what a job leaves open is the worker's to say."""
+        store.insert([new_job(clock, "x", tries=2, timeout=5.0, payload="[1]", metadata="{}", row="3"), new_job(clock)])
+        a, b = FakeWorker(store, tries=7, timeout=9.0).take(2)
+        assert (a.spec.command, a.payload, a.row) == ("x", "[1]", "3")
+        assert (a.attempt, a.max_attempts, a.timeout) == (1, 2, 5.0)
+        assert (b.attempt, b.max_attempts, b.timeout) == (1, 7, 9.0)
+
+    def test_paused_queue(self, store: Store, clock: FakeClock) -> None:
+        """A paused queue takes jobs and hands out none; going on hands them to whoever is idle."""
+        need(store, Capability.PAUSE)
+        worker = FakeWorker(store)
+        worker.turn(slots=5)
+        store.pause("default", paused=True)
+        job, other = new_job(clock), new_job(clock, queue="other")
+        store.insert([job, other])
+        assert ids(worker.handed) == [other.job_id]
+        assert {q.name: q.paused for q in store.queues()} == {"default": True, "other": False}
+        store.pause("default", paused=False)
+        assert ids(worker.handed) == [other.job_id, job.job_id]
+
+    def test_pause_of_no_queue(self, store: Store) -> None:
+        """A queue that nobody made cannot be paused; the sentence names those there are."""
+        need(store, Capability.PAUSE)
+        with pytest.raises(QueueUnavailable, match=r"nosuch.*default"):
+            store.pause("nosuch", paused=True)
+
+    # -- reports
+
+    @pytest.mark.parametrize("outcome", list(Outcome), ids=str)
+    @pytest.mark.parametrize("last", [False, True], ids=["more tries", "last try"])
+    def test_outcome(self, store: Store, clock: FakeClock, outcome: Outcome, last: bool) -> None:  # noqa: FBT001
+        """Each outcome leads where the lifecycle says, with what the worker said of it."""
+        job = new_job(clock, tries=1 if last else 3, retry=RetryPolicy(backoff=(30.0,)))
+        store.insert([job])
+        worker = FakeWorker(store)
+        claim = worker.take_one()
+        started = clock.time() + 1.0
+        clock.advance(5.0)
+        good = outcome is Outcome.SUCCEEDED
+        said = {"result": "42"} if good else {"error": "E: x", "traceback": "T", "kinds": ("builtins.OSError",)}
+        assert worker.end(claim, outcome, started_at=started, finished_at=clock.time(), **said).done
+        record = get(store, job)
+        ends = {
+            Outcome.SUCCEEDED: (State.SUCCEEDED, ""),
+            Outcome.FAILED: (State.FAILED, "error"),
+            Outcome.TIMED_OUT: (State.FAILED, "timeout"),
+            Outcome.CRASHED: (State.FAILED, "crashed"),
+            Outcome.CANCELLED: (State.CANCELLED, "cancelled"),
+        }
+        state, cause = ends[outcome]
+        waits = state is State.FAILED and not last
+        assert (record.state, record.cause) == (State.PENDING if waits else state, cause)
+        assert (record.result, record.error, record.traceback) == (("42", "", "") if good else ("", "E: x", "T"))
+        assert (record.attempt, record.started_at) == (1, started)
+        assert record.finished_at == (None if waits else clock.time())
+        if waits:
+            assert record.scheduled_at == clock.time() + 30.0
+            assert worker.take() == []
+            clock.advance(30.0)
+            assert worker.take_one().attempt == 2
+
+    @pytest.mark.parametrize("kind", list(ReportKind), ids=str)
+    def test_report_kind(self, store: Store, clock: FakeClock, kind: ReportKind) -> None:
+        """Each kind of report does its thing to a running job."""
+        job = new_job(clock)
+        store.insert([job])
+        worker = FakeWorker(store)
+        claim = worker.take_one()
+        outcome = Outcome.SUCCEEDED if kind is ReportKind.ENDED else None
+        error = "PayloadUntrusted: not signed by you" if kind is ReportKind.REFUSED else ""
+        assert worker.say(claim, kind, outcome=outcome, error=error).done
+        record = get(store, job)
+        stands = {
+            ReportKind.ENDED: (State.SUCCEEDED, 1),
+            ReportKind.RELEASED: (State.PENDING, 0),
+            ReportKind.REFUSED: (State.PENDING, 0),
+            ReportKind.NEWS: (State.RUNNING, 1),
+        }
+        assert (record.state, record.attempt) == stands[kind]
+        again = ids(worker.take(1)) == [job.job_id]
+        assert again == (kind is ReportKind.RELEASED)
+
+    def test_refused_is_held(self, store: Store, clock: FakeClock) -> None:
+        """A refused job goes to nobody until somebody retries it, and says why."""
+        job = new_job(clock)
+        store.insert([job])
+        worker = FakeWorker(store)
+        worker.say(worker.take_one(), ReportKind.REFUSED, error="PayloadUntrusted: not signed by you")
+        assert FakeWorker(store, "other").take() == []
+        assert "not signed by you" in store.explain(job.job_id)
+        (answer,) = store.retry([job.job_id])
+        assert answer.done
+        assert ids(worker.take()) == [job.job_id]
+
+    def test_logs_progress_and_outputs(self, store: Store, clock: FakeClock) -> None:
+        """What a job says is kept in order, while it runs and with its end."""
+        need(store, Capability.SQL)
+        job = new_job(clock)
+        store.insert([job])
+        worker = FakeWorker(store)
+        claim = worker.take_one()
+        at = clock.time()
+        worker.say(
+            claim,
+            ReportKind.NEWS,
+            logs=(LogChunk("stdout", "one\n", at), LogChunk("stderr", "two\n", at)),
+            progress='{"done":1,"total":2,"note":""}',
+        )
+        assert store.query("SELECT progress FROM jobs")["progress"][0] == '{"done":1,"total":2,"note":""}'
+        logs = (LogChunk("log", "three \x00 ü\n", at),)
+        worker.end(claim, logs=logs, outputs=('{"text/plain":"x"}',), progress='{"done":2}')
+        frame = store.query("SELECT stream, text, attempt FROM logs WHERE job_id = ? ORDER BY seq", [job.job_id])
+        assert list(frame["text"]) == ["one\n", "two\n", "three \x00 ü\n"]
+        assert [str(stream) for stream in frame["stream"]] == ["stdout", "stderr", "log"]
+        assert list(store.query("SELECT mimebundle FROM outputs")["mimebundle"]) == ['{"text/plain":"x"}']
+
+    def test_text_that_is_no_text(self, store: Store, clock: FakeClock) -> None:
+        """An error that names a file whose name is no UTF-8 is kept, and fails nobody's report."""
+        job, other = new_job(clock), new_job(clock)
+        store.insert([job, other])
+        worker = FakeWorker(store)
+        bad, good = worker.take(2)
+        reports = [
+            Report(bad, ReportKind.ENDED, Outcome.FAILED, error="OSError: 'caf\udce9'", traceback="\udce9"),
+            Report(good, ReportKind.ENDED, Outcome.SUCCEEDED),
+        ]
+        assert [answer.done for answer in worker.turn(*reports).answers] == [True, True]
+        assert get(store, job).state is State.FAILED
+        assert get(store, other).state is State.SUCCEEDED
+        check_books(store)
+
+    def test_news_after_the_end(self, store: Store, clock: FakeClock) -> None:
+        """News of a claim that is over are dropped, and the worker is told."""
+        job = new_job(clock)
+        store.insert([job])
+        worker = FakeWorker(store)
+        claim = worker.take_one()
+        worker.end(claim)
+        assert not worker.say(claim, ReportKind.NEWS, logs=(LogChunk("stdout", "late", clock.time()),)).done
+        if Capability.SQL in store.capabilities:
+            assert len(store.query("SELECT * FROM logs")) == 0
+
+    @pytest.mark.parametrize("event", list(Event), ids=str)
+    def test_event(self, store: Store, clock: FakeClock, event: Event) -> None:
+        """Each event there is gets written when its thing happens."""
+        need(store, Capability.SQL)
+        need(store, Capability.CANCEL)
+        job = new_job(clock, tries=2)
+        store.insert([job])
+        worker = FakeWorker(store)
+        claim = None if event is Event.DISPATCHED else worker.take_one()
+
+        def lapse() -> None:
+            clock.advance(worker.info.lease + 1)
+            FakeWorker(store, "other").turn()
+
+        def stale() -> None:
+            assert claim
+            worker.end(claim)
+            worker.end(claim)
+
+        def retried() -> None:
+            assert claim
+            worker.end(claim)
+            store.retry([job.job_id])
+
+        def said(**what: Any) -> None:
+            assert claim
+            worker.say(claim, ReportKind.NEWS, **what)
+
+        def end(outcome: Outcome, kind: ReportKind = ReportKind.ENDED) -> None:
+            assert claim
+            worker.say(claim, kind, outcome=outcome)
+
+        def fail() -> None:
+            end(Outcome.FAILED)
+            clock.advance(2.0)
+            worker.end(worker.take_one(), Outcome.FAILED)
+
+        happen: dict[Event, Callable[[], object]] = {
+            Event.DISPATCHED: lambda: None,
+            Event.CLAIMED: lambda: None,
+            Event.SUCCEEDED: lambda: end(Outcome.SUCCEEDED),
+            Event.RETRYING: lambda: end(Outcome.FAILED),
+            Event.FAILED: fail,
+            Event.INTERRUPTED: lapse,
+            Event.RELEASED: worker.leave,
+            Event.REFUSED: lambda: end(Outcome.FAILED, ReportKind.REFUSED),
+            Event.CANCELLING: lambda: store.cancel([job.job_id]),
+            Event.CANCELLED: lambda: end(Outcome.CANCELLED),
+            Event.RETRIED: retried,
+            Event.STALE: stale,
+            Event.PROGRESS: lambda: said(progress='{"done":1}'),
+            Event.LOG: lambda: said(logs=(LogChunk("stdout", "x", clock.time()),)),
+            Event.OUTPUT: lambda: said(outputs=("{}",)),
+        }
+        assert set(happen) == set(Event), "a new event needs its cause here"
+        happen[event]()
+        if event is Event.LOG:
+            assert len(store.query("SELECT * FROM logs")) == 1
+        else:
+            assert events_of(store, job)[-1] == event.value
+
+    # -- fences and leases
+
+    def test_zombie_is_refused(self, store: Store, clock: FakeClock) -> None:
+        """A worker that comes back after its lease changes nothing: the second performer's result stands."""
+        job = new_job(clock)
+        store.insert([job])
+        zombie, second = FakeWorker(store, "zombie"), FakeWorker(store, "second")
+        old = zombie.take_one()
+        clock.advance(zombie.info.lease + 0.1)
+        new = second.take_one()
+        assert new.job_id == old.job_id
+        assert new.fence > old.fence
+        assert new.attempt == 1
+        turn = zombie.turn(Report(old, ReportKind.ENDED, Outcome.SUCCEEDED, result="zombie's"), slots=3)
+        assert turn.expired
+        assert turn.claims in ([], ())
+        assert not turn.answers[0].done
+        assert turn.answers[0].reason
+        assert get(store, job).state is State.RUNNING
+        assert second.end(new, result="second's").done
+        late = FakeWorker(store, "late")
+        assert not late.end(old, result="zombie's").done
+        record = get(store, job)
+        assert (record.state, record.result, record.worker, record.crashes) == (
+            State.SUCCEEDED,
+            "second's",
+            "second",
+            1,
+        )
+        if Capability.SQL in store.capabilities:
+            assert events_of(store, job).count("stale") == 2
+
+    def test_expired_joins_again(self, store: Store, clock: FakeClock) -> None:
+        """A worker whose lease ran out joins again and works on."""
+        worker = FakeWorker(store)
+        clock.advance(100.0)
+        FakeWorker(store, "other").turn()
+        assert [info.worker_id for info in store.workers()] == ["other"]
+        assert worker.called
+        assert worker.turn(slots=1).expired
+        worker.join()
+        store.insert([new_job(clock)])
+        assert len(worker.take()) == 1
+
+    def test_turns_renew_the_lease(self, store: Store, clock: FakeClock) -> None:
+        """A worker that takes its turns keeps its jobs for as long as it likes; its lease is its own."""
+        store.insert([new_job(clock)])
+        worker, other = FakeWorker(store, lease=10.0), FakeWorker(store, "other", lease=1_000.0)
+        claim = worker.take_one()
+        for _ in range(5):
+            clock.advance(9.0)
+            worker.turn()
+            assert other.take() == []
+        assert worker.end(claim).done
+
+    def test_lease_goes_by_ticks(self, store: Store, clock: FakeClock) -> None:
+        """A wall clock that steps does not end a lease."""
+        store.insert([new_job(clock)])
+        worker, other = FakeWorker(store), FakeWorker(store, "other")
+        claim = worker.take_one()
+        clock.set_back(-86_400.0)
+        assert other.take() == []
+        clock.set_back(2 * 86_400.0)
+        assert other.take() == []
+        assert worker.end(claim).done
+
+    def test_lease_blames_what_had_begun(self, store: Store, clock: FakeClock) -> None:
+        """When a worker falls silent, only as many jobs as it runs at once are blamed, not those claimed ahead."""
+        jobs = [new_job(clock) for _ in range(6)]
+        store.insert(jobs)
+        worker, other = FakeWorker(store, concurrency=2), FakeWorker(store, "other")
+        worker.turn(slots=6)
+        clock.advance(worker.info.lease + 1)
+        other.turn()
+        assert [get(store, job).crashes for job in jobs] == [1, 1, 0, 0, 0, 0]
+        assert [get(store, job).state for job in jobs] == [State.PENDING] * 6
+
+    def test_third_crash_fails(self, store: Store, clock: FakeClock) -> None:
+        """A job that takes its worker along three times is failed, with the cause named, and no try was counted."""
+        job = new_job(clock)
+        store.insert([job])
+        other = FakeWorker(store, "other", lease=1e9)
+        for n in range(CRASHES_MAX):
+            worker = FakeWorker(store, f"w{n}")
+            claim = worker.take_one()
+            assert (claim.attempt, claim.max_attempts) == (1, 1)
+            clock.advance(worker.info.lease + 1)
+            other.turn()
+            assert get(store, job).crashes == n + 1
+        record = get(store, job)
+        assert (record.state, record.cause, record.attempt) == (State.FAILED, "crashes", 1)
+        assert "3 times" in store.explain(job.job_id)
+        store.retry([job.job_id])
+        assert get(store, job).crashes == 0
+
+    def test_interrupted_is_not_failed(self, store: Store, clock: FakeClock) -> None:
+        """A rescue costs no attempt and waits for no backoff."""
+        job = new_job(clock, tries=1, retry=RetryPolicy(backoff=(1_000.0,)))
+        store.insert([job])
+        worker, other = FakeWorker(store), FakeWorker(store, "other", lease=1e9)
+        worker.take_one()
+        clock.advance(worker.info.lease + 1)
+        other.turn()
+        assert (get(store, job).state, get(store, job).attempt) == (State.PENDING, 0)
+        assert other.end(other.take_one()).done
+
+    def test_leave_gives_back(self, store: Store, clock: FakeClock) -> None:
+        """A worker that leaves gives back what it has, and is blamed for nothing."""
+        jobs = [new_job(clock) for _ in range(3)]
+        store.insert(jobs)
+        worker = FakeWorker(store)
+        claims = worker.turn(slots=3).claims
+        idle = FakeWorker(store, "idle")
+        idle.turn(slots=2)
+        worker.leave()
+        worker.leave()
+        assert ids(idle.handed) == ids(jobs[:2])
+        assert [get(store, job).crashes for job in jobs] == [0, 0, 0]
+        assert [info.worker_id for info in store.workers()] == ["idle"]
+        assert not idle.end(claims[0]).done
+
+    def test_released_is_first_again(self, store: Store, clock: FakeClock) -> None:
+        """A job that is given back keeps its place in the queue."""
+        jobs = [new_job(clock) for _ in range(3)]
+        store.insert(jobs)
+        worker = FakeWorker(store)
+        worker.say(worker.take_one(), ReportKind.RELEASED)
+        assert ids(worker.take(3)) == ids(jobs)
+
+    def test_tries_promised_are_kept(self, store: Store, clock: FakeClock) -> None:
+        """A worker of fewer tries does not cut short what an earlier one began."""
+        job = new_job(clock, retry=NO_WAIT)
+        store.insert([job])
+        generous, strict = FakeWorker(store, "generous", tries=3), FakeWorker(store, "strict", tries=1)
+        generous.end(generous.take_one(), Outcome.FAILED)
+        claim = strict.take_one()
+        assert (claim.attempt, claim.max_attempts) == (2, 3)
+        strict.end(claim, Outcome.FAILED)
+        strict.end(strict.take_one(), Outcome.FAILED)
+        record = get(store, job)
+        assert (record.state, record.attempt, record.max_attempts) == (State.FAILED, 3, 3)
+
+    # -- cancel and retry
+
+    def test_cancel_pending(self, store: Store, clock: FakeClock) -> None:
+        """A pending job is cancelled at once and never runs."""
+        need(store, Capability.CANCEL)
+        jobs = [new_job(clock, delay=d) for d in (None, 5.0, None)]
+        store.insert(jobs)
+        unknown = new_job(clock).job_id
+        answers = store.cancel([jobs[0].job_id, jobs[1].job_id, unknown])
+        assert [(a.job_id, a.done) for a in answers] == [
+            (jobs[0].job_id, True),
+            (jobs[1].job_id, True),
+            (unknown, False),
+        ]
+        assert "no such job" in answers[2].reason
+        clock.advance(10.0)
+        assert ids(FakeWorker(store).take(9)) == [jobs[2].job_id]
+        record = get(store, jobs[0])
+        assert (record.state, record.cause, record.finished_at) == (
+            State.CANCELLED,
+            "cancelled",
+            clock.time() - 10.0,
+        )
+
+    def test_cancel_running(self, store: Store, clock: FakeClock) -> None:
+        """A running job is asked to stop, through its worker, and is cancelled when it has stopped."""
+        need(store, Capability.CANCEL)
+        job = new_job(clock, tries=3)
+        store.insert([job])
+        worker = FakeWorker(store)
+        claim = worker.take_one()
+        called = worker.called
+        for _ in range(2):
+            (answer,) = store.cancel([job.job_id])
+            assert answer.done
+        assert worker.called > called
+        record = get(store, job)
+        assert (record.state, record.cancelling) == (State.RUNNING, True)
+        assert list(worker.turn().cancels) == [claim.fence]
+        worker.end(claim, Outcome.CANCELLED, error="JobStopped")
+        assert get(store, job).state is State.CANCELLED
+        assert list(worker.turn().cancels) == []
+        assert worker.take() == []
+
+    def test_cancelling_and_lost(self, store: Store, clock: FakeClock) -> None:
+        """A job that was to stop and whose worker went away has stopped."""
+        need(store, Capability.CANCEL)
+        job = new_job(clock)
+        store.insert([job])
+        worker = FakeWorker(store)
+        worker.take_one()
+        store.cancel([job.job_id])
+        clock.advance(worker.info.lease + 1)
+        other = FakeWorker(store, "other")
+        assert other.take() == []
+        assert get(store, job).state is State.CANCELLED
+
+    @pytest.mark.parametrize("state", list(State), ids=str)
+    def test_cancel_of_each_state(self, store: Store, clock: FakeClock, state: State) -> None:
+        """What has ended cannot be cancelled, and the answer says how it ended."""
+        need(store, Capability.CANCEL)
+        job = bring(store, clock, state)
+        (answer,) = store.cancel([job.job_id])
+        assert answer.done == (not state.ended)
+        assert bool(answer.reason) == state.ended
+        after = {State.PENDING: State.CANCELLED}
+        assert get(store, job).state is after.get(state, state)
+
+    @pytest.mark.parametrize("state", list(State), ids=str)
+    def test_retry_of_each_state(self, store: Store, clock: FakeClock, state: State) -> None:
+        """What has ended runs again, with a fresh allowance; what runs or waits for a worker is left."""
+        job = bring(store, clock, state)
+        attempt = get(store, job).attempt
+        answers = store.retry([job.job_id, job.job_id])
+        assert [a.done for a in answers] == [state.ended, False]
+        assert all(a.done or a.reason for a in answers)
+        if not state.ended:
+            assert get(store, job).state is state
+            return
+        assert get(store, job).state is State.PENDING
+        worker = FakeWorker(store, tries=2)
+        claim = worker.take_one()
+        assert (claim.attempt, claim.max_attempts) == (attempt + 1, attempt + 2)
+        worker.end(claim, result="7")
+        record = get(store, job)
+        assert (record.state, record.result, record.error) == (State.SUCCEEDED, "7", "")
+
+    def test_retry_waiting(self, store: Store, clock: FakeClock) -> None:
+        """A job that waits for its time runs now, once, and its old time means nothing any more."""
+        job = new_job(clock, tries=3, retry=RetryPolicy(backoff=(50.0,)))
+        delayed = new_job(clock, delay=60.0)
+        store.insert([job, delayed])
+        worker = FakeWorker(store)
+        worker.end(worker.take_one(), Outcome.FAILED, error="E")
+        assert [a.done for a in store.retry(ids([job, delayed]))] == [True, True]
+        (default,) = store.queues()
+        assert (default.counts[State.PENDING], default.waiting) == (2, 0)
+        first, second = worker.take(2)
+        assert (first.job_id, first.attempt, second.job_id) == (job.job_id, 2, delayed.job_id)
+        worker.end(first, Outcome.FAILED)
+        (default,) = store.queues()
+        assert (default.counts[State.PENDING], default.waiting) == (1, 1)
+        worker.end(second)
+        clock.advance(60.0)
+        assert ids(worker.take(5)) == [job.job_id]
+
+    def test_retry_unknown(self, store: Store, clock: FakeClock) -> None:
+        """A job that is not here is not retried, and the answer says so."""
+        (answer,) = store.retry([new_job(clock).job_id])
+        assert not answer.done
+        assert "no such job" in answer.reason
+
+    # -- watch and get
+
+    @pytest.mark.parametrize("state", list(State), ids=str)
+    def test_watch(self, store: Store, clock: FakeClock, state: State) -> None:
+        """A watcher is called once when the job has ended: at once if it has."""
+        job = bring(store, clock, state)
+        told: list[JobRecord] = []
+        stop = store.watch([job.job_id], told.append)
+        assert [record.state for record in told] == ([state] if state.ended else [])
+        if state is State.PENDING:
+            worker = FakeWorker(store)
+            worker.end(worker.take_one(), result="1")
+            assert [(record.state, record.result) for record in told] == [(State.SUCCEEDED, "1")]
+        store.retry([job.job_id])
+        stop()
+        stop()
+        assert len(told) <= 1
+
+    def test_unwatch(self, store: Store, clock: FakeClock) -> None:
+        """A watcher that was taken back is not called; another one of the same job is."""
+        jobs = [new_job(clock), new_job(clock)]
+        store.insert(jobs)
+        told: list[JobRecord] = []
+        kept: list[JobRecord] = []
+        stop = store.watch(ids(jobs), told.append)
+        store.watch(ids(jobs), kept.append)
+        stop()
+        worker = FakeWorker(store)
+        for claim in worker.take(2):
+            worker.end(claim)
+        assert told == []
+        assert [record.job_id for record in kept] == ids(jobs)
+
+    def test_callback_that_raises(self, store: Store, clock: FakeClock) -> None:
+        """A watcher or a worker whose callback raises harms nobody else, nor the verb that led to it."""
+        job, later = new_job(clock), new_job(clock)
+
+        def bad(*_args: object) -> None:
+            raise RuntimeError("Event loop is closed")
+
+        told: list[JobRecord] = []
+        store.join(WorkerInfo(worker_id="bad", queues=("elsewhere",)), ANY, bad)
+        store.turn("bad", [], 1)
+        store.insert([job])
+        store.watch([job.job_id], bad)
+        store.watch([job.job_id], told.append)
+        worker = FakeWorker(store)
+        assert worker.end(worker.take_one()).done
+        assert len(told) == 1
+        store.insert([later])
+        assert get(store, later).state is State.PENDING
+
+    def test_get(self, store: Store, clock: FakeClock) -> None:
+        """Records come in the order asked for, without those that there are not."""
+        jobs = [new_job(clock) for _ in range(3)]
+        store.insert(jobs)
+        asked = [jobs[2].job_id, new_job(clock).job_id, jobs[0].job_id]
+        assert [record.job_id for record in store.get(asked)] == [jobs[2].job_id, jobs[0].job_id]
+        assert store.get([]) == []
+
+    # -- find and forget
+
+    def select(self, store: Store, clock: FakeClock) -> dict[str, tuple[Selection, list[UUID]]]:
+        """Make jobs, and for each field a selection with what it is to find, oldest first."""
+        batch = new_job(clock).job_id
+        old = bring(store, clock, State.SUCCEEDED, queue="old")
+        clock.advance(100.0)
+        cut = clock.time()
+        failed = bring(store, clock, State.FAILED, queue="imports", command="import")
+        cancelled = bring(store, clock, State.CANCELLED, queue="imports", command="other", batch_id=batch)
+        clock.advance(100.0)
+        pending = new_job(clock, "import", queue="imports", batch_id=batch)
+        store.insert([pending])
+        return {
+            "ids": (Selection(ids=(pending.job_id, old.job_id, batch)), ids([old, pending])),
+            "states": (Selection(states=(State.FAILED, State.PENDING)), ids([failed, pending])),
+            "queues": (Selection(queues=("imports", "nosuch")), ids([failed, cancelled, pending])),
+            "commands": (Selection(commands=("import",)), ids([failed, pending])),
+            "batch_id": (Selection(batch_id=batch), ids([cancelled, pending])),
+            "since": (Selection(since=cut), ids([failed, cancelled, pending])),
+            "finished_before": (Selection(finished_before=cut), ids([old])),
+        }
+
+    @pytest.mark.parametrize("field", [f.name for f in fields(Selection)])
+    def test_find(self, store: Store, clock: FakeClock, field: str) -> None:
+        """Each field of a selection narrows it, alone and together with another."""
+        cases = self.select(store, clock)
+        assert set(cases) == {f.name for f in fields(Selection)}, "a new field needs its case in select"
+        selection, expected = cases[field]
+        assert store.find(selection) == expected
+        none = {"ids": (), "states": (), "queues": (), "commands": ()}
+        if field in none:
+            assert store.find(Selection(**{field: none[field]})) == []
+        others, narrowed = cases["commands" if field != "commands" else "states"]
+        both = {f.name: getattr(s, f.name) for s in (others, selection) for f in fields(Selection) if getattr(s, f.name)}
+        assert store.find(Selection(**both)) == [i for i in expected if i in narrowed]
+
+    @pytest.mark.parametrize("field", [f.name for f in fields(Selection)])
+    def test_forget(self, store: Store, clock: FakeClock, field: str) -> None:
+        """Forgetting takes the ended jobs of a selection with their history, and no others."""
+        selection, expected = self.select(store, clock)[field]
+        everything = store.find(Selection())
+        doomed = [r.job_id for r in store.get(expected) if r.state.ended]
+        assert store.forget(selection) == len(doomed)
+        left = [i for i in everything if i not in doomed]
+        assert store.find(Selection()) == left
+        assert [r.job_id for r in store.get(everything)] == left
+        assert not any(answer.done for answer in store.retry(doomed))
+        if Capability.SQL in store.capabilities:
+            assert {str(i) for i in store.query("SELECT DISTINCT job_id FROM events")["job_id"]} == set(map(str, left))
+        assert store.forget(selection) == 0
+
+    def test_forget_leaves_what_lives(self, store: Store, clock: FakeClock) -> None:
+        """A job that is not ended is not forgotten, even if it is named."""
+        running = bring(store, clock, State.RUNNING)
+        pending = new_job(clock, delay=5.0)
+        store.insert([pending])
+        assert store.forget(Selection()) == 0
+        assert store.find(Selection()) == ids([running, pending])
+
+    def test_forgotten_may_come_again(self, store: Store, clock: FakeClock) -> None:
+        """The id of a forgotten job is a new one."""
+        job = bring(store, clock, State.SUCCEEDED)
+        store.forget(Selection())
+        store.insert([job])
+        assert get(store, job).state is State.PENDING
+
+    # -- explain
+
+    def test_explain_waiting(self, store: Store, clock: FakeClock) -> None:
+        """Each reason for which a pending job does not run has its sentence."""
+        job = new_job(clock, queue="imports")
+        held_up = new_job(clock, "mine", queue="imports", origin="notebook:sales.ipynb")
+        moduled = new_job(clock, "theirs", queue="imports", origin="module:tasks")
+        store.insert([job, held_up, moduled])
+        assert "no worker is running" in store.explain(job.job_id)
+        far = FakeWorker(store, "far", queues=("emails",))
+        assert 'no worker is on queue "imports"' in store.explain(job.job_id)
+        assert "emails" in store.explain(job.job_id)
+        near = FakeWorker(store, "near", queues=("imports",), handlers=Handlers(frozenset({"other"})))
+        assert store.explain(job.job_id).startswith('no handler for "work"')
+        assert "waiting for the kernel of sales.ipynb" in store.explain(held_up.job_id)
+        assert "--import tasks" in store.explain(moduled.job_id)
+        near.turn(handlers=Handlers(frozenset({"work"})))
+        assert "about to be claimed" in store.explain(job.job_id)
+        more = new_job(clock, queue="imports")
+        store.insert([more])
+        near.take_one()
+        assert store.explain(job.job_id) == ""
+        assert "busy" in store.explain(more.job_id)
+        far.leave()
+
+    def test_explain_a_foreground_worker_is_none(self, store: Store, clock: FakeClock) -> None:
+        """Whoever serves no queue is no worker to wait for."""
+        job = new_job(clock)
+        store.insert([job])
+        FakeWorker(store, queues=())
+        assert "no worker is running" in store.explain(job.job_id)
+
+    def test_explain_times(self, store: Store, clock: FakeClock) -> None:
+        """A delay, a pause and a retry are told with their times and errors."""
+        delayed = new_job(clock, delay=90.0)
+        retried = new_job(clock, tries=3, retry=RetryPolicy(backoff=(30.0,)))
+        store.insert([delayed, retried])
+        assert store.explain(delayed.job_id) == "delayed until 2023-11-14 22:14:50+00:00, 90.0 s from now"
+        worker = FakeWorker(store)
+        worker.end(worker.take_one(), Outcome.FAILED, error="KeyError: 'x'")
+        said = store.explain(retried.job_id)
+        assert "attempt 1 of 3 failed with KeyError: 'x'" in said
+        assert "30.0 s from now" in said
+        if Capability.PAUSE in store.capabilities:
+            store.pause("default", paused=True)
+            assert '"default" is paused' in store.explain(delayed.job_id)
+
+    def test_explain_ended(self, store: Store, clock: FakeClock) -> None:
+        """What has ended says how, and what would let it run again."""
+        spent, given_up = new_job(clock, tries=1), new_job(clock, tries=5, retry=RetryPolicy(give_up_on=("E",)))
+        twice = new_job(clock, tries=2, retry=NO_WAIT)
+        store.insert([spent, given_up, twice])
+        worker = FakeWorker(store)
+        for claim in worker.take(3):
+            worker.end(claim, Outcome.FAILED, error="E: no", kinds=("E",))
+        worker.end(worker.take_one(), Outcome.TIMED_OUT)
+        assert "its one attempt is spent" in store.explain(spent.job_id)
+        assert "retry policy gives up on" in store.explain(given_up.job_id)
+        assert "all 2 attempts are spent" in store.explain(twice.job_id)
+        good = bring(store, clock, State.SUCCEEDED, queue="good")
+        assert "succeeded" in store.explain(good.job_id)
+        gone = bring(store, clock, State.CANCELLED, queue="gone")
+        assert "cancelled" in store.explain(gone.job_id)
+        assert "no job" in store.explain(new_job(clock).job_id)
+
+    # -- queues, workers, books
+
+    @pytest.mark.parametrize("state", list(State), ids=str)
+    def test_counts_of_each_state(self, store: Store, clock: FakeClock, state: State) -> None:
+        """A queue counts its jobs by state, and knows every state."""
+        bring(store, clock, state, queue="q")
+        info = next(q for q in store.queues() if q.name == "q")
+        assert dict(info.counts) == {s: int(s is state) for s in State}
+
+    def test_queues(self, store: Store, clock: FakeClock) -> None:
+        """A queue comes to be by adding it, by a job and by a worker; "default" is always there."""
+        store.add_queue("b")
+        store.add_queue("b")
+        store.insert([new_job(clock, queue="a")])
+        FakeWorker(store, queues=("c", "default"))
+        assert [q.name for q in store.queues()] == ["a", "b", "c", "default"]
+
+    def test_workers(self, store: Store) -> None:
+        """Who is here, with what they said of themselves; joining twice is joining once."""
+        worker = FakeWorker(store, concurrency=4, executor="process", host="h", pid=7)
+        worker.join()
+        assert store.workers() == [worker.info]
+
+    def test_attempts_are_kept(self, store: Store, clock: FakeClock) -> None:
+        """Each attempt is a row of its own, with what became of it."""
+        need(store, Capability.SQL)
+        job = new_job(clock, tries=2, retry=NO_WAIT)
+        store.insert([job])
+        worker = FakeWorker(store)
+        worker.say(worker.take_one(), ReportKind.RELEASED)
+        worker.end(worker.take_one(), Outcome.FAILED, error="E: 1")
+        worker.end(worker.take_one(), Outcome.SUCCEEDED)
+        frame = store.query("SELECT attempt, outcome::VARCHAR AS outcome, error FROM attempts ORDER BY fence")
+        assert list(frame["attempt"]) == [1, 1, 2]
+        assert list(frame["outcome"]) == ["released", "failed", "succeeded"]
+        assert frame["error"][1] == "E: 1"
+
+    # -- code and closing
+
+    def test_code(self, store: Store) -> None:
+        """Code by value is kept once under its hash."""
+        assert store.get_code("c0de") is None
+        store.put_code("c0de", b"\x00\xff")
+        store.put_code("c0de", b"other")
+        assert store.get_code("c0de") == b"\x00\xff"
+
+    def test_closed(self, store: Store, clock: FakeClock) -> None:
+        """A closed store raises QueueUnavailable whatever it is asked; closing again, or unwatching, is nothing."""
+        job = new_job(clock)
+        store.insert([job])
+        stop = store.watch([job.job_id], lambda _record: None)
+        store.close()
+        store.close()
+        stop()
+        some = [job.job_id]
+        verbs: tuple[Callable[[], object], ...] = (
+            lambda: store.insert([new_job(clock)]),
+            lambda: store.put_code("c", b""),
+            lambda: store.get_code("c"),
+            lambda: FakeWorker(store),
+            lambda: store.turn("w", [], 1),
+            lambda: store.leave("w"),
+            lambda: store.get(some),
+            lambda: store.watch(some, lambda _record: None),
+            lambda: store.cancel(some),
+            lambda: store.retry(some),
+            lambda: store.forget(Selection()),
+            lambda: store.find(Selection()),
+            lambda: store.explain(job.job_id),
+            lambda: store.add_queue("q"),
+            lambda: store.pause("default", paused=True),
+            store.queues,
+            store.workers,
+            lambda: store.query("SELECT 1"),
+        )
+        for verb in verbs:
+            with pytest.raises(QueueUnavailable, match="closed"):
+                verb()
