@@ -473,3 +473,7 @@ def stats(url: str | None) -> None:
             first, *rest = (str(queue.counts[state]) for state in State)
             rows.append((queue.name, first, str(queue.waiting), *rest, "paused" if queue.paused else ""))
         click.echo(terminal.table(rows, right=range(1, len(rows[0]) - 1)))
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from nbqueue.context import current
 from nbqueue.jobs import check_queue
 from nbqueue.receipt import JobDispatch
-from nbqueue.registry import to_call
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,10 +115,6 @@ class CommandQueue:
 
     def dispatch(self, work: object, **options: Any) -> JobDispatch:
         """Hand in one job; on disk when this returns. A queue that the work itself names wins."""
-        if self._bound is None and (context := current(None)) is not None:
-            # Inside a job, to the store that the job came from.
-            receipt: JobDispatch = context.dispatch(work, **self._named(work, options))
-            return receipt
         return self._manager().dispatch_on(self._name, (work,), options)[0]
 
     def dispatch_many(self, works: Iterable[object], **options: Any) -> list[JobDispatch]:
@@ -128,9 +123,6 @@ class CommandQueue:
 
     async def adispatch(self, work: object, **options: Any) -> JobDispatch:
         """Hand in one job without blocking the running loop."""
-        if self._bound is None and (context := current(None)) is not None:
-            receipt: JobDispatch = await context.adispatch(work, **self._named(work, options))
-            return receipt
         return await self._manager().adispatch_on(self._name, work, options)
 
     def pause(self) -> None:
@@ -151,16 +143,15 @@ class CommandQueue:
     def _manager(self) -> QueueManager:
         if self._bound is not None:
             return self._bound
-        from nbqueue.manager import manager
+        from nbqueue.manager import QueueManager, manager
 
+        context = current(None)
+        # Inside a job: the store that the job came from, which need not be the one connected last.
+        if context is not None and isinstance(context.dispatcher, QueueManager):
+            return context.dispatcher
         return manager()
 
     def _existing(self) -> QueueManager:
         found = self._manager()
         found.store.add_queue(self.name)
         return found
-
-    def _named(self, work: object, options: dict[str, Any]) -> dict[str, Any]:
-        if self._name is None or to_call(work).options.queue is not None:
-            return options
-        return {"queue": self._name, **options}

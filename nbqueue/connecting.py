@@ -25,7 +25,7 @@ MEMORY = ":memory:"
 _DEFAULT_PATH = "nbqueue.duckdb"
 _SCHEMES = {"duckdb": "duckdb", "postgres": "postgresql", "postgresql": "postgresql", "sqs": "sqs"}
 _LATER = {
-    driver: f"{name} queues are not in this version yet; use a DuckDB file, which a whole machine's processes share"
+    driver: f"{name} queues are not in this version yet; use a DuckDB file"
     for driver, name in (("postgresql", "PostgreSQL"), ("sqs", "SQS"))
 }
 

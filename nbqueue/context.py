@@ -148,6 +148,11 @@ class Context:
         return self._metadata
 
     @property
+    def dispatcher(self) -> Dispatcher:
+        """Where it hands in more work: the store this job came from."""
+        return self._dispatcher
+
+    @property
     def log(self) -> logging.Logger:
         """A logger whose records, from INFO up, land in the job's log."""
         return _log

@@ -191,28 +191,34 @@ def define_class(cls: type, inherited: tuple[type, ...]) -> None:
     before = {
         item.name for base in inherited if dataclasses.is_dataclass(base) for item in dataclasses.fields(base)
     }
+    # Before the dataclass is made: what that would say of a misplaced option is true and no help.
+    for name, kind in inspect.get_annotations(cls).items():
+        if "ClassVar" not in str(kind):
+            _check_field_name(cls, name)
     try:
         dataclass(cls)
     except (TypeError, ValueError) as error:
         msg = f"class {cls.__name__}: {error}"
         raise InvalidCommand(msg) from None
     names = [item.name for item in dataclasses.fields(cls)]
-    for name in names:
-        if name in OPTION_NAMES:
-            default = cls.__dict__.get(name, ...)
-            msg = (
-                f"class {cls.__name__}: {name} is an option of every job, so no field may be named so; "
-                f"write it without its annotation: {name} = {'...' if default is ... else repr(default)}"
-            )
-            raise InvalidCommand(msg)
-        if name in METHOD_NAMES:
-            msg = f"class {cls.__name__}: {name} is a method of every job; name the field otherwise, as in {name}_: ..."
-            raise InvalidCommand(msg)
     if set(names) - before and not hasattr(cls, "handle") and abc.ABC not in cls.__bases__:
         msg = (
             f"class {cls.__name__} has fields but nothing to run; "
             "give it a method: def handle(self), or async def handle(self)"
         )
+        raise InvalidCommand(msg)
+
+
+def _check_field_name(cls: type, name: str) -> None:
+    if name in OPTION_NAMES:
+        default = cls.__dict__.get(name, ...)
+        msg = (
+            f"class {cls.__name__}: {name} is an option of every job, so no field may be named so; "
+            f"write it without its annotation: {name} = {'...' if default is ... else repr(default)}"
+        )
+        raise InvalidCommand(msg)
+    if name in METHOD_NAMES:
+        msg = f"class {cls.__name__}: {name} is a method of every job; name the field otherwise, as in {name}_: ..."
         raise InvalidCommand(msg)
 
 

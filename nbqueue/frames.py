@@ -2,7 +2,7 @@
 
 Each frame has one table of columns below, and the same columns and types whether it is empty or full:
 ``job_id`` is text, names are categories, times are ``datetime64[us, UTC]``, durations are float seconds, counts are
-``int64``.
+``int64``. The module is long because each frame's columns, SQL and documentation stand together.
 """
 
 from __future__ import annotations
@@ -374,7 +374,7 @@ def timeline(store: Store, selection: Selection | None = None, limit: int | None
     count = len(found)
     if limit is not None and count == limit:
         count = int(store.query(f"SELECT count(*) AS n FROM attempts{where}", params)["n"].iloc[0])
-    frame = _shaped(found, _TIMELINE).sort_values("started_at", kind="stable", ignore_index=True)
+    frame = _shaped(found, _TIMELINE).iloc[::-1].sort_values("started_at", kind="stable", ignore_index=True)
     frame["lane"] = _lanes(frame)
     frame.attrs["of"] = count
     return frame

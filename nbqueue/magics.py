@@ -21,7 +21,6 @@ from nbqueue.manager import (  # type: ignore[attr-defined]
     QueueManager,
     connect,
     connected,
-    manager,
 )
 
 __all__ = ["NBQueue", "load", "unload"]
@@ -52,7 +51,10 @@ class NBQueue(Magics):
     @property
     def queues(self) -> QueueManager:
         """The queue connected last, which is the one opened here unless the notebook connected another."""
-        return manager() if self._opened is None or self._opened.closed else _latest() or self._opened
+        latest = _latest()
+        if latest is None:
+            latest = self._opened = self._open()
+        return latest
 
     # -- loading
 
@@ -60,21 +62,17 @@ class NBQueue(Magics):
         """Open the queue, start the worker, and say where and what waits; what is wrong is said, not raised."""
         self._loaded = True
         try:
-            self._opened = self._open()
-            said = terminal.opening(self.queues)
-            if self.autostart:
-                said += f"\n{self.start()}"
+            # A queue that the notebook has connected already is meant, unless something else is asked for.
+            if self.url or self.default_queue != "default" or _latest() is None:
+                self._opened = self._open()
+            where, *interrupted = terminal.opening(self.queues).splitlines()
         except NbqueueError as error:
-            _complain(
-                f"{error}\nThe magics are loaded all the same: %config NBQueue.url = '...' opens another queue."
-            )
-        else:
-            print(said)
+            _complain(f"{error}\nNo queue is open; %config NBQueue.url = '...' opens another.")
+            return
+        worker = f"; {self._start_again()}" if self.autostart else ""
+        print("\n".join((where + worker, *interrupted)))
 
-    def _open(self) -> QueueManager | None:
-        """Open what is configured; None where the notebook has connected a queue and nothing else is asked for."""
-        if not self.url and self.default_queue == "default" and _latest() is not None:
-            return None
+    def _open(self) -> QueueManager:
         config = QueueConfig.read(self.url or None)
         if self.default_queue != "default":
             config = replace(config, default_queue=self.default_queue)
@@ -95,8 +93,7 @@ class NBQueue(Magics):
         )
         self.stop()
         self._worker = worker.start()
-        slots = worker.info.concurrency
-        return f"A worker runs every queue's jobs here, {slots} at a time; %nbq shows what it does."
+        return f"a worker here serves every queue, {worker.info.concurrency} jobs at a time"
 
     def stop(self) -> bool:
         """Stop the worker; whether there was one."""
@@ -118,12 +115,16 @@ class NBQueue(Magics):
             self.open()
 
     @observe("concurrency", "executor")
-    def _restart(self, _change: object) -> None:
+    def _change(self, _change: object) -> None:
         if self.working is not None:
-            try:
-                print(self.start())
-            except NbqueueError as error:
-                _complain(str(error))
+            print(_sentence(self._start_again()))
+
+    def _start_again(self) -> str:
+        try:
+            return self.start()
+        except NbqueueError as error:
+            _complain(str(error))
+            return "the worker goes on as it was" if self.working is not None else "no worker was started"
 
     # -- the magic
 
@@ -150,8 +151,6 @@ class NBQueue(Magics):
         variables of the notebook. ``%nbq dispatch --help`` shows the options of a subcommand, ``%config NBQueue``
         what can be set.
         """
-        if self._opened is None and not self._loaded:
-            self.open()
         name, _, rest = line.strip().partition(" ")
         try:
             # SQL has quotes of its own.
@@ -173,6 +172,10 @@ def _latest() -> QueueManager | None:
     return found[-1] if found else None
 
 
+def _sentence(clause: str) -> str:
+    return f"{clause[0].upper()}{clause[1:]}."
+
+
 def _complain(sentence: str) -> None:
     print(f"Error: {sentence}", file=sys.stderr)
 
@@ -180,7 +183,7 @@ def _complain(sentence: str) -> None:
 # ------------------------------------------------------------------------------------- subcommands
 
 
-@click.group(cls=Group, invoke_without_command=True, add_help_option=True)
+@click.group(cls=Group, invoke_without_command=True, context_settings={"max_content_width": 100})
 @click.pass_context
 def nbq(context: click.Context) -> None:
     """A durable job queue in this notebook; by itself, where it is, what runs and what waits."""
@@ -192,11 +195,11 @@ def _status(magics: NBQueue) -> None:
     queues = magics.queues
     infos = queues.queues()
     worker = magics.working
-    slots = f"{worker.info.concurrency} at a time" if worker is not None else ""
     print(queues.name)
-    print(
-        f"The worker here is on, {slots}." if worker is not None else "No worker here; %nbq work starts one."
-    )
+    if worker is None:
+        print("No worker here; %nbq work starts one.")
+    else:
+        print(f"A worker here serves every queue, {worker.info.concurrency} jobs at a time.")
     running = queues.jobs(state="running", limit=10)
     for row in terminal.rows_of(running):
         progress = row.get("progress")
@@ -214,7 +217,7 @@ def _waiting(info: Any) -> str:
     return f"{said} ({', '.join(notes)})" if notes else said
 
 
-@nbq.command(cls=PassesOn)
+@nbq.command(cls=PassesOn, short_help="Hand in a command with its arguments; gives its receipt.")
 @dispatch_options
 @click.pass_obj
 def dispatch(magics: NBQueue, /, command: str, args: tuple[str, ...], **given: Any) -> Any:
@@ -222,7 +225,7 @@ def dispatch(magics: NBQueue, /, command: str, args: tuple[str, ...], **given: A
     return magics.queues.dispatch(to_work(command, args, given))
 
 
-@nbq.command()
+@nbq.command(short_help="Start the worker, in place of the one that works.")
 @click.option(
     "--concurrency", type=int, metavar="N", help="Jobs at a time; %config NBQueue.concurrency unless given."
 )
@@ -230,17 +233,17 @@ def dispatch(magics: NBQueue, /, command: str, args: tuple[str, ...], **given: A
 @click.pass_obj
 def work(magics: NBQueue, /, concurrency: int | None, executor: str | None) -> None:
     """Start the worker on every queue, in place of the one that works."""
-    print(magics.start(concurrency, executor))
+    print(_sentence(magics.start(concurrency, executor)))
 
 
-@nbq.command()
+@nbq.command(short_help="Stop the worker.")
 @click.pass_obj
 def stop(magics: NBQueue) -> None:
     """Stop the worker: what runs may finish for 10 s, then it is given back to its queue."""
     print("The worker is stopped." if magics.stop() else "There is no worker to stop.")
 
 
-@nbq.command()
+@nbq.command(short_help="Give jobs as a DataFrame.")
 @filter_options
 @click.pass_obj
 def jobs(magics: NBQueue, /, limit: int | None, since: str | None, **picked: Any) -> Any:
@@ -256,7 +259,7 @@ def stats(magics: NBQueue) -> Any:
     return magics.queues.stats()
 
 
-@nbq.command()
+@nbq.command(short_help="Show all of a job: attempts, errors, output.")
 @click.argument("job", metavar="ID")
 @click.pass_obj
 def show(magics: NBQueue, /, job: str) -> None:
@@ -272,7 +275,7 @@ def why(magics: NBQueue, /, job: str) -> None:
     print(magics.queues.why(job) or "it is running")
 
 
-@nbq.command()
+@nbq.command(short_help="Let jobs run again.")
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.pass_obj
 def retry(magics: NBQueue, /, ids: tuple[str, ...]) -> None:
@@ -291,15 +294,17 @@ def cancel(magics: NBQueue, /, ids: tuple[str, ...]) -> None:
         print(cancelled(receipt))
 
 
-@nbq.command()
-@click.argument("what", type=click.Choice(_PLOTS), default="throughput")
+@nbq.command(short_help="Draw throughput, latency, backlog or timeline.")
+@click.argument("what", type=click.Choice(_PLOTS), default="throughput", metavar="WHAT")
 @click.pass_obj
 def plot(magics: NBQueue, /, what: str) -> Any:
     """Draw throughput, latency, backlog or timeline; gives matplotlib Axes."""
     return getattr(magics.queues.plot, what)()
 
 
-@nbq.command(context_settings={"ignore_unknown_options": True})
+@nbq.command(
+    short_help="Run one SELECT; gives a DataFrame.", context_settings={"ignore_unknown_options": True}
+)
 @click.argument("query", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
 def sql(magics: NBQueue, /, query: tuple[str, ...]) -> Any:

@@ -167,7 +167,9 @@ class QueueManager(Dispatching):
             when_empty=when_empty,
         )
         slots = check_tries(concurrency, what="concurrency")
-        worker = Worker(store, registry, make_executor(executor, slots), self._services(), options)
+        worker = Worker(
+            store, registry, make_executor(executor, slots), self._services(), options, clock=self._clock
+        )
         self._workers.append(worker)
         return worker
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from nbqueue import frames
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from nbqueue.store import Store
+    from nbqueue.manager import QueueManager
 
 __all__ = ["COLORS", "Plots"]
 
@@ -44,11 +44,6 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"), (1e-
 _UNIT_NAMES = {86_400.0: "day", 3_600.0: "hour", 60.0: "minute", 1.0: "second"}
 
 
-class _HasStore(Protocol):
-    @property
-    def store(self) -> Store: ...
-
-
 class Plots:
     """The plots of one queue manager: ``queues.plot``.
 
@@ -70,7 +65,7 @@ class Plots:
     #: When it is, for what still runs.
     _now: Callable[[], datetime] = staticmethod(lambda: datetime.now(UTC))
 
-    def __init__(self, queues: _HasStore):
+    def __init__(self, queues: QueueManager):
         self._queues = queues
 
     def throughput(self, every: float | str | None = None, ax: Axes | None = None) -> Axes:

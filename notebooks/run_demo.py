@@ -99,6 +99,9 @@ def write_page(notebook: Any, build: Path, name: str = NOTEBOOK.stem) -> Path:
     html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": name}})
     # No formula, diagram or widget is on the page, so nothing is fetched for them.
     html = re.sub(r"<script\b.*?</script>", "", html, flags=re.DOTALL | re.IGNORECASE)
+    for cell in notebook.cells:
+        for _ in (output for output in cell.get("outputs", ()) if "image/png" in output.get("data", ())):
+            html = html.replace("No description has been provided for this image", f"Plot: {cell.id}", 1)
     page = build / f"{name}.html"
     page.write_text(html.replace("</head>", f"<style>{_STYLE}</style>\n</head>", 1), encoding="utf-8")
     return page
@@ -295,14 +298,10 @@ def _line_of(result: Result, queue: str) -> str:
 
 
 def tidy(notebook: Any) -> Any:
-    """Take out of the outputs what is of one run and one machine alone, and say in words what pictures are of."""
+    """Take out of the outputs what is of one run and one machine alone."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", ()):
-            if "image/png" in output.get("data", {}):
-                output.metadata.setdefault("image/png", {})["alt"] = (
-                    f"The plot of {cell.source.splitlines()[0]}"
-                )
             if "text" in output:
                 output.text = re.sub(r'[^"\s]*ipykernel_\d+.(\d+\.py)', r"ipykernel/\1", output.text)
     language = notebook.metadata.language_info

@@ -41,7 +41,7 @@ def make_executor(executor: str | Executor, slots: int) -> Executor:
 
         return ThreadExecutor(slots)
     if executor == "process" or executor.startswith("dask://"):
-        msg = f"the {executor.partition(':')[0]} executor is not in this version yet; use executor=\"thread\""
+        msg = f'the {executor.partition(":")[0]} executor is not in this version yet; use executor="thread"'
         raise NotSupported(msg)
-    msg = f"there is no executor {executor!r}; use \"thread\""
+    msg = f'there is no executor {executor!r}; use "thread"'
     raise InvalidCommand(msg)

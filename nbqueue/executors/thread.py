@@ -55,6 +55,10 @@ class _ShutDown(JobStopped):
         super().__init__(StopReason.SHUTDOWN)
 
 
+class _Nothing(BaseException):
+    """Takes the place of a stop that came too late."""
+
+
 # CPython raises an exception in another thread by its class, which it calls without arguments.
 _RAISED: dict[StopReason, type[JobStopped]] = {
     StopReason.CANCEL: _Cancelled,
@@ -430,15 +434,20 @@ def _arm(slot: _Slot, context: Context) -> None:
 def _disarm(slot: _Slot) -> None:
     with slot.lock:
         slot.armed = False
-    if slot.told is not None:
-        _raise_in(threading.get_ident(), None)
+    if slot.told is None:
+        return
+    # What was raised and has not arrived must not hit the next job. Taking it back with NULL is not enough: up to
+    # CPython 3.12 that leaves the interpreter's eval breaker set, and whoever traces a function then hangs
+    # in it. So something else is raised in its place, and awaited.
+    with contextlib.suppress(_Nothing):
+        _raise_in(threading.get_ident(), _Nothing)
+        while True:
+            pass
 
 
-def _raise_in(thread: int, kind: type[JobStopped] | None) -> None:
-    """Raise this in a thread as soon as it runs Python code; None takes back what has not arrived."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread), None if kind is None else ctypes.py_object(kind)
-    )
+def _raise_in(thread: int, kind: type[BaseException]) -> None:
+    """Raise this in a thread at its next call or jump, in place of what was raised there and has not arrived."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
 
 
 async def _coroutine(awaitable: Awaitable[Any]) -> Any:

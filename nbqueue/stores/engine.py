@@ -19,7 +19,6 @@ from uuid import UUID
 
 from nbqueue.errors import QueueUnavailable
 from nbqueue.jobs import Claim, JobRecord, NewJob, State
-from nbqueue.lifecycle import Life
 from nbqueue.store import Answer, Capability, Handlers, QueueInfo, Report, Selection, Turn, WorkerInfo
 from nbqueue.stores.index import Index, Seat
 from nbqueue.stores.ledger import Ledger
@@ -144,8 +143,7 @@ class IndexStore:
         """Call ``notify`` once for each of these jobs when it has ended."""
 
         def verb(index: Index) -> None:
-            for job_id in ids:
-                index.watch(job_id, notify)
+            index.watch(ids, notify)
 
         def stop() -> None:
             def verb(index: Index) -> None:
@@ -218,17 +216,7 @@ class IndexStore:
 
         def verb(index: Index) -> list[QueueInfo]:
             now = self._clock()
-            waiting: dict[str, int] = {}
-            seen: set[int] = set()
-            for due_at, first, last, queue in index.lanes.delayed():
-                if first == last:
-                    # One that was cancelled, run or retried since has left its old time behind.
-                    job = index.live.get(first)
-                    if first in seen or (job is None and index.keeps_all) or (job is not None and not _waits(job.life)):
-                        continue
-                    seen.add(first)
-                if due_at > now:
-                    waiting[queue] = waiting.get(queue, 0) + last - first + 1
+            waiting = index.waiting(now)
             return [
                 QueueInfo(name, q.paused, dict(q.counts), min(waiting.get(name, 0), q.counts[State.PENDING]))
                 for name, q in sorted(index.queues.items())
@@ -280,7 +268,3 @@ class IndexStore:
                 call()
             except Exception:  # noqa: BLE001 - whatever it is, the store goes on
                 _log.exception("what was to be told of a job's end, or of new jobs, raised")
-
-
-def _waits(life: Life) -> bool:
-    return life.state is State.PENDING and life.due_at is not None

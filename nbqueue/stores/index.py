@@ -204,6 +204,8 @@ class Index:
         self._by_id: dict[UUID, int] = {}
         #: The highest id that may be taken without being in memory; ids rise with time, so new ones lie above it.
         self.horizon: UUID | None = None
+        #: (due, number) of jobs that no longer wait for that time, and their queues: the lanes still have them.
+        self._overtaken: dict[tuple[float, int], str] = {}
         #: Numbers of jobs that have ended since the last commit: the loader does not know it yet.
         self._gone: set[int] = set()
         self.ended: OrderedDict[UUID, LiveJob] = OrderedDict()
@@ -220,11 +222,6 @@ class Index:
         self.calls: list[Callable[[], None]] = []
         #: Something may have become claimable since the open slots were last looked at.
         self.fresh = True
-
-    @property
-    def keeps_all(self) -> bool:
-        """Whether a job that is not in memory is nowhere."""
-        return self._loader is None
 
     # -- dispatch
 
@@ -529,6 +526,8 @@ class Index:
             self._row(job, event, now, fence=fence, cause=type(what).__name__.lower(), error=refusal)
             return step
         job.life = life
+        if before.due_at is not None and before.due_at > now:
+            self._overtaken[before.due_at, job.number] = spec.queue
         # A reporter may know more exactly why an attempt failed, but not why the job ended over it.
         cause = cause if cause and why not in ("", "cancelled", "crashes") else why
         self._row(
@@ -658,14 +657,15 @@ class Index:
         new = [self._unwritten(row) for row in self.rows if row[_JOB_ID] in wanted]
         return new + self._loader.jobs([i for i in ids if i not in {job.new.job_id for job in new}])
 
-    def watch(self, job_id: UUID, notify: Callable[[JobRecord], None]) -> None:
-        """Have ``notify`` called when this job has ended; at once if it has."""
-        job = next(iter(self.jobs((job_id,))), None)
-        if job is not None and job.life.state.ended:
-            record = job.record()
-            self.calls.append(lambda: notify(record))
-        else:
-            self._watchers.setdefault(job_id, []).append(notify)
+    def watch(self, ids: Sequence[UUID], notify: Callable[[JobRecord], None]) -> None:
+        """Have ``notify`` called for each of these jobs when it has ended; at once if it has."""
+        ended = {job.new.job_id: job for job in self.jobs(ids) if job.life.state.ended}
+        for job_id in ids:
+            job = ended.get(job_id)
+            if job is None:
+                self._watchers.setdefault(job_id, []).append(notify)
+            else:
+                self.calls.append(lambda record=job.record(): notify(record))  # type: ignore[misc]
 
     def unwatch(self, job_id: UUID, notify: Callable[[JobRecord], None]) -> None:
         """Take a watcher back."""
@@ -684,7 +684,7 @@ class Index:
         """Take over the watchers of an index that this one replaces."""
         for job_id, notifies in watchers.items():
             for notify in notifies:
-                self.watch(job_id, notify)
+                self.watch((job_id,), notify)
 
     def lose(self, job: LiveJob, what: Lost, now: float, *, error: str) -> Step:
         """Take a job from a worker that is gone."""
@@ -695,6 +695,17 @@ class Index:
         for job_id, _, queue, state in jobs:
             self.ended.pop(job_id, None)
             self.queues[queue].counts[state] -= 1
+
+    def waiting(self, now: float) -> dict[str, int]:
+        """How many jobs of each queue wait for their time."""
+        found: dict[str, int] = {}
+        for due_at, first, last, queue in self.lanes.delayed():
+            if due_at > now:
+                found[queue] = found.get(queue, 0) + last - first + 1
+        self._overtaken = {key: queue for key, queue in self._overtaken.items() if key[0] > now}
+        for queue in self._overtaken.values():
+            found[queue] = max(0, found.get(queue, 0) - 1)
+        return found
 
     def unknown(self, seat: Seat) -> list[Spec]:
         """Specs of pending jobs in this worker's queues that its handlers do not accept."""

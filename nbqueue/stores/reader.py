@@ -13,12 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-import duckdb
-
 from nbqueue.errors import NotSupported, QueueError
 from nbqueue.stores.schema import TABLE_NAMES, VIEW_NAMES
 
 if TYPE_CHECKING:
+    import duckdb
     import numpy as np
     import pandas as pd
 
@@ -66,6 +65,8 @@ def run_query(
     A fatal error of the database (``duckdb.FatalException``, ``duckdb.InternalException``) is not translated: it is
     the connection's owner who must know.
     """
+    import duckdb
+
     named = _checked(frames)
     cursor = connection.cursor()
     unread: dict[str, str] = {}
@@ -111,6 +112,8 @@ def _checked(frames: Mapping[str, pd.DataFrame]) -> Mapping[str, pd.DataFrame]:
 
 
 def _statement(cursor: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
+    import duckdb
+
     statements = cursor.extract_statements(sql)
     if len(statements) != 1:
         found = f"here are {len(statements)}" if statements else "here is none"
@@ -132,6 +135,8 @@ def _statement(cursor: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
 
 def _explained(cursor: duckdb.DuckDBPyConnection, sql: str) -> str:
     """Name the type of what an EXPLAIN explains."""
+    import duckdb
+
     start = _EXPLAIN.match(sql)
     try:
         statements = cursor.extract_statements(sql[start.end() :]) if start else []
@@ -146,6 +151,8 @@ def _plain(value: object) -> object:
 
 
 def _failed(error: duckdb.Error, named: Sequence[str], unread: Mapping[str, str]) -> QueueError:
+    import duckdb
+
     sentence = _first_line(error)
     if "'pytz'" in sentence:
         sentence = (

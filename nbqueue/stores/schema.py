@@ -84,6 +84,11 @@ def _case(column: str, kind: str, words: Iterable[tuple[str, str]]) -> str:
     return f"CASE {column} {whens} END"
 
 
+def _seconds(micros: str) -> str:
+    """From microseconds to seconds, 0 where the clock stepped back. ``greatest(0, NULL)`` is 0 in DuckDB, not NULL."""
+    return f"(CASE WHEN {micros} < 0 THEN 0 ELSE {micros} END) / 1e6"
+
+
 _STATE_OF = _case("l.event", _STATE, ((event, state) for event, state in STATE_AFTER.items()))
 _STATUS_OF = _case(
     "l.event",
@@ -167,8 +172,8 @@ _JOBS = f"""
                AS scheduled_at,
            make_timestamptz({_BEGAN}) AS started_at,
            CASE WHEN {_HAS_ENDED} THEN make_timestamptz(l.happened_us) END AS finished_at,
-           CASE WHEN {_IS_RUNNING} OR {_HAS_RUN} THEN greatest(0, {_BEGAN} - f.ready_us) / 1e6 END AS wait_seconds,
-           CASE WHEN {_HAS_RUN} THEN greatest(0, l.happened_us - {_BEGAN}) / 1e6 END AS run_seconds,
+           CASE WHEN {_IS_RUNNING} OR {_HAS_RUN} THEN {_seconds(f"{_BEGAN} - f.ready_us")} END AS wait_seconds,
+           CASE WHEN {_HAS_RUN} THEN {_seconds(f"l.happened_us - {_BEGAN}")} END AS run_seconds,
            w.worker_id AS worker,
            e.error,
            l.cause,
@@ -211,7 +216,7 @@ _ATTEMPTS = f"""
            make_timestamptz(c.happened_us) AS claimed_at,
            make_timestamptz({_ATTEMPT_BEGAN}) AS started_at,
            make_timestamptz(x.happened_us) AS finished_at,
-           greatest(0, x.happened_us - {_ATTEMPT_BEGAN}) / 1e6 AS run_seconds,
+           {_seconds(f"x.happened_us - {_ATTEMPT_BEGAN}")} AS run_seconds,
            w.worker_id AS worker,
            x.error,
            x.cause,

@@ -166,6 +166,55 @@ def test_timeout(queues: nbq.QueueManager) -> None:
     assert (endless.state, endless.record().cause) == (State.FAILED, "timeout")
 
 
+def test_timeout_of_a_plain_function(queues: nbq.QueueManager) -> None:
+    """Timeout: a plain function is stopped at its next step of Python, ``except Exception`` or not, and cleans up."""
+    never = threading.Event()
+    said: list[str] = []
+
+    @nbq.command("data:process")
+    def process(ctx: nbq.Context) -> None:
+        try:
+            while True:
+                with contextlib.suppress(Exception):
+                    never.wait(0.01)
+        finally:
+            said.append(str(ctx.stop_reason))
+
+    cmd = QueuedCommand("data:process").with_timeout(0.05)
+    with queues.worker():
+        with pytest.raises(nbq.JobTimeout, match="it stopped when told to"):
+            queues.dispatch(cmd).result(PATIENCE)
+        assert said == ["timeout"]
+
+
+def test_timeout_of_what_cannot_be_stopped(queues: nbq.QueueManager) -> None:
+    """Timeout: a thread in one long call goes on, is shown as running, and has timed out when it returns after all."""
+    told, released = threading.Event(), threading.Event()
+
+    @nbq.command("data:process")
+    def process(ctx: nbq.Context) -> str:
+        released.wait(PATIENCE)
+        return "late"
+
+    cmd = QueuedCommand("data:process").with_timeout(0.05)
+    worker = queues.worker()
+    stop_job = worker._executor.stop_job
+
+    def stop(*args: object) -> bool:
+        stopped = stop_job(*args)
+        told.set()
+        return stopped
+
+    worker._executor.stop_job = stop
+    with worker:
+        receipt = queues.dispatch(cmd)
+        assert told.wait(PATIENCE)
+        assert receipt.state is State.RUNNING
+        released.set()
+        with pytest.raises(nbq.JobTimeout):
+            receipt.result(PATIENCE)
+
+
 def test_metadata(queues: nbq.QueueManager) -> None:
     """Metadata: kept with the job as JSON, given to its handler, and seen by whoever holds the receipt."""
 

@@ -63,12 +63,12 @@ class Meeting:
 
 
 def say_there(there: str, text: str = "") -> None:
-    with open(there, "w") as pipe:
+    with Path(there).open("w") as pipe:
         pipe.write(text or "there")
 
 
 def wait_to_go(go: str) -> None:
-    with open(go) as pipe:
+    with Path(go).open() as pipe:
         pipe.read()
 
 
@@ -90,7 +90,7 @@ def meet(there: str, go: str) -> str:
 
 
 def note(path: str, text: str) -> None:
-    with open(path, "a") as file:
+    with Path(path).open("a") as file:
         file.write(text + "\n")
 
 
@@ -174,7 +174,16 @@ JOBS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
         *(give, give_async, meet, note, fail, leave, leave_async, fail_unspeakably, fail_unprintably),
-        *(fail_at_length, recurse, give_lock, give_generator, give_unpicklable, until_told, talk, report_progress),
+        *(
+            fail_at_length,
+            recurse,
+            give_lock,
+            give_generator,
+            give_unpicklable,
+            until_told,
+            talk,
+            report_progress,
+        ),
     )
 }
 
@@ -185,7 +194,9 @@ JOBS: dict[str, Callable[..., Any]] = {
 class Bench:
     """An executor at work, with a runner of its own."""
 
-    def __init__(self, executor: Executor, jobs: dict[str, Callable[..., Any]], slot_file: SlotFile | None = None):
+    def __init__(
+        self, executor: Executor, jobs: dict[str, Callable[..., Any]], slot_file: SlotFile | None = None
+    ):
         self.executor = executor
         self.handlers = {name: function_handler(function, name, Options()) for name, function in jobs.items()}
         self.values: dict[int, object] = {}
@@ -323,8 +334,12 @@ class ExecutorConformance:
         assert "nbqueue/run.py" not in report.traceback
 
     @pytest.mark.parametrize("job", ["leave", "leave_async"])
-    @pytest.mark.parametrize(("kind", "error"), [("exit", "SystemExit: 3"), ("interrupt", "KeyboardInterrupt")])
-    def test_survives_a_job_that_leaves(self, bench: Callable[..., Bench], job: str, kind: str, error: str) -> None:
+    @pytest.mark.parametrize(
+        ("kind", "error"), [("exit", "SystemExit: 3"), ("interrupt", "KeyboardInterrupt")]
+    )
+    def test_survives_a_job_that_leaves(
+        self, bench: Callable[..., Bench], job: str, kind: str, error: str
+    ) -> None:
         """SystemExit and KeyboardInterrupt fail the job that raises them, and no other."""
         one = bench()
         report = one.run(job, kind)
@@ -476,15 +491,21 @@ class ExecutorConformance:
         assert [report.claim for report in one.executor.collect()] == [first]
 
     def test_gives_back_what_does_not_end(self, bench: Callable[..., Bench], tmp_path: Path) -> None:
-        """Closing without patience gives back what runs on, and that is not reported any more."""
+        """Closing without patience gives back what runs on, by hand or as a report, and nothing is said of it later."""
         one, meeting = bench(1), Meeting(tmp_path)
         first, second = one.submit("meet", *meeting.paths), one.submit("give", 1)
         meeting.wait()
-        assert {claim.fence for claim in one.executor.close(0.0)} == {first.fence, second.fence}
-        meeting.let_go()
+        left = [claim.fence for claim in one.executor.close(0.0)]
+        released = one.executor.collect()
+        assert sorted([*left, *(report.claim.fence for report in released)]) == [first.fence, second.fence]
+        assert all(report.kind is ReportKind.RELEASED for report in released)
+        if not released:
+            meeting.let_go()
         assert one.executor.collect() == []
 
-    def test_stops_what_can_be_stopped_as_it_closes(self, bench: Callable[..., Bench], tmp_path: Path) -> None:
+    def test_stops_what_can_be_stopped_as_it_closes(
+        self, bench: Callable[..., Bench], tmp_path: Path
+    ) -> None:
         """A job that reacts is released with what it said, or given back; never both, and never ended."""
         one, meeting = bench(1), Meeting(tmp_path)
         claim = one.submit("until_told", meeting.paths[0])

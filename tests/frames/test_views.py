@@ -359,7 +359,7 @@ def test_every_event_is_covered(book: Book) -> None:
 
 
 def test_types(book: Book) -> None:
-    """States, statuses and outcomes are enums with all their words, and times have their zone, even in an empty file."""
+    """States, statuses and outcomes are enums with all their words, times have their zone, even in an empty file."""
     jobs = book.query("SELECT state, status, dispatched_at, finished_at FROM jobs")
     assert jobs["state"].cat.categories.tolist() == ["pending", "running", "succeeded", "failed", "cancelled"]
     assert set(jobs["status"].cat.categories) == {

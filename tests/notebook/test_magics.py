@@ -61,8 +61,10 @@ def test_load_says_where(shell: InteractiveShell, tmp_path: Path, capsys: pytest
     """Loading opens the default queue, says where it is, and starts a worker on every queue."""
     shell.run_line_magic("load_ext", "nbqueue")
     said = capsys.readouterr().out
-    assert f"{tmp_path / 'nbqueue.duckdb'}: created" in said
-    assert "A worker runs every queue's jobs here, 4 at a time" in said
+    assert (
+        said
+        == f"{tmp_path / 'nbqueue.duckdb'}: created; a worker here serves every queue, 4 jobs at a time\n"
+    )
     (worker,) = nbq.manager().workers()
     assert worker.queues is None
 
@@ -152,7 +154,7 @@ def test_status(loaded: InteractiveShell, tmp_path: Path, capsys: pytest.Capture
         registry.unregister("gate")
     running.wait(30)
     assert said.startswith(str(tmp_path / "nbqueue.duckdb"))
-    assert "The worker here is on, 4 at a time." in said
+    assert "A worker here serves every queue, 4 jobs at a time." in said
     assert f"running  {running}  gate" in said
     assert "1 running; waiting: 1 on emails (1 for their time)" in said
 
@@ -185,6 +187,20 @@ def test_config(loaded: InteractiveShell, tmp_path: Path, capsys: pytest.Capture
     assert nbq.manager().name == str(tmp_path / "other.duckdb")
     loaded.run_line_magic("config", "NBQueue.default_queue = 'imports'")
     assert nbq_(loaded, "dispatch greet").queue == "imports"
+
+
+def test_config_that_cannot_be(loaded: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+    """What cannot be is a sentence: the worker goes on, and no other queue is taken instead."""
+    loaded.run_line_magic("config", "NBQueue.executor = 'process'")
+    assert "not in this version yet" in capsys.readouterr().err
+    assert len(nbq.manager().workers()) == 1
+    loaded.run_line_magic("config", "NBQueue.executor = 'thread'")
+    loaded.run_line_magic("config", "NBQueue.url = 'missing/jobs.duckdb'")
+    assert "missing" in capsys.readouterr().err
+    assert nbq_(loaded, "jobs") is None
+    assert "missing" in capsys.readouterr().err
+    loaded.run_line_magic("config", "NBQueue.url = ''")
+    assert isinstance(nbq_(loaded, "jobs"), pd.DataFrame)
 
 
 def test_plot(loaded: InteractiveShell) -> None:
@@ -233,6 +249,7 @@ def test_load_where_it_cannot_be(
     assert "is not a DuckDB database" in capsys.readouterr().err
     assert nbq_(shell, "jobs") is None
     assert "is not a DuckDB database" in capsys.readouterr().err
+    assert (tmp_path / "nbqueue.duckdb").read_text() == "hello, this is text"
     shell.run_line_magic("config", "NBQueue.url = 'jobs.duckdb'")
     assert isinstance(nbq_(shell, "jobs"), pd.DataFrame)
 
