@@ -20,9 +20,9 @@ from nbqueue.errors import (
     StaleClaim,
 )
 from nbqueue.jobs import QueuedCommand, State
-from nbqueue.manager import CommandQueue, QueueConfig, QueueManager, connect, dispatch, manager
-from nbqueue.receipt import JobDispatch
-from nbqueue.registry import Job, command, job
+from nbqueue.facade.manager import CommandQueue, QueueConfig, QueueManager, connect, dispatch, manager
+from nbqueue.facade.receipt import JobDispatch
+from nbqueue.handlers.registry import Job, command, job
 
 __all__ = [
     "CommandQueue",

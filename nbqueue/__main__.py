@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nbqueue.cli import main
+from nbqueue.cli.commands import main
 
 if __name__ == "__main__":
     main()

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from nbqueue.errors import InvalidCommand, QueueError
-from nbqueue.handlers import Registry
+from nbqueue.handlers.handler import Registry
 from nbqueue.jobs import JobRecord, NewJob
 from nbqueue.run import Runner, Services
 from nbqueue.store import Handlers, LogChunk, ReportKind, Store, WorkerInfo

@@ -209,7 +209,9 @@ def advance(life: Life, what: What, spec: Spec, *, now: float, chance: float = 0
     if life.state is not State.RUNNING:
         return Step(life, Event.STALE, f"the job is {life.state.value}, not running")
     if what.fence != life.fence:
-        return Step(life, Event.STALE, f"claim {what.fence} was taken back; the job runs under claim {life.fence}")
+        return Step(
+            life, Event.STALE, f"claim {what.fence} was taken back; the job runs under claim {life.fence}"
+        )
     if isinstance(what, Ended):
         return _end(life, what, spec, now, chance)
     return _give_back(life, what)

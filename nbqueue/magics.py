@@ -12,11 +12,11 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_magic, magics_class
 from traitlets import Bool, Int, Unicode, observe
 
-from nbqueue import terminal
-from nbqueue.cli import Group, PassesOn, cancelled, dispatch_options, filter_options, names_of, to_work
+from nbqueue.cli import terminal
+from nbqueue.cli.commands import Group, PassesOn, cancelled, dispatch_options, filter_options, names_of, to_work
 from nbqueue.errors import NbqueueError
 from nbqueue.jobs import State
-from nbqueue.manager import (  # type: ignore[attr-defined]
+from nbqueue.facade.manager import (  # type: ignore[attr-defined]
     QueueConfig,
     QueueManager,
     connect,

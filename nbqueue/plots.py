@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from nbqueue.manager import QueueManager
+    from nbqueue.facade.manager import QueueManager
 
 __all__ = ["COLORS", "Plots"]
 

@@ -16,7 +16,7 @@ from nbqueue import payload
 from nbqueue.context import Context, Dispatcher, JobStopped, entering
 from nbqueue.errors import InvalidCommand, NbqueueError, PayloadUntrusted
 from nbqueue.executor import StopReason
-from nbqueue.handlers import Handler
+from nbqueue.handlers.handler import Handler
 from nbqueue.jobs import Claim, Spec
 from nbqueue.lifecycle import Outcome
 from nbqueue.retry import kinds_of

@@ -1,7 +1,7 @@
 """For tests: a clock that stands still, a manager in memory, ``drain``, and the suite that every store has to pass.
 
-It is long because the suite is one: whoever writes a store subclasses ``StoreConformance``, gives it a ``store`` fixture, and
-reads what is missing as skips with a capability's name. Nothing in nbqueue imports it; it needs pytest.
+It is long because the suite is one: whoever writes a store subclasses ``StoreConformance``, gives it a ``store``
+fixture, and reads what is missing as skips with a capability's name. Nothing in nbqueue imports it; it needs pytest.
 
 Example
 -------
@@ -43,7 +43,7 @@ from nbqueue.store import (
 )
 
 if TYPE_CHECKING:
-    from nbqueue.manager import QueueManager
+    from nbqueue.facade.manager import QueueManager
 
 __all__ = ["FakeClock", "FakeWorker", "StoreConformance", "drain", "memory_manager", "new_job"]
 
@@ -104,7 +104,7 @@ def memory_manager(clock: FakeClock | None = None) -> QueueManager:
     ...     queues.list()
     ['default']
     """
-    from nbqueue.manager import QueueManager
+    from nbqueue.facade.manager import QueueManager
     from nbqueue.stores.memory import MemoryStore
 
     if clock is None:
@@ -139,7 +139,9 @@ def new_job(clock: FakeClock, command: str = "work", *, delay: float | None = No
     (job_id,) = new_job_ids(1, now=clock.time(), randomness=os.urandom(10))
     rest = {name: given.pop(name) for name in ("payload", "metadata", "batch_id", "row") if name in given}
     due_at = None if delay is None else clock.time() + delay
-    return NewJob(given.pop("job_id", job_id), Spec(command, **given), rest.pop("payload", "[]"), due_at=due_at, **rest)
+    return NewJob(
+        given.pop("job_id", job_id), Spec(command, **given), rest.pop("payload", "[]"), due_at=due_at, **rest
+    )
 
 
 class FakeWorker:
@@ -232,7 +234,10 @@ def check_books(store: Store) -> None:
     kept = {(q.name, state.value): n for q in store.queues() for state, n in q.counts.items() if n}
     if Capability.SQL in store.capabilities:
         frame = store.query("SELECT queue, state::VARCHAR AS state, count(*) AS n FROM jobs GROUP BY ALL")
-        counted = {(str(q), str(s)): int(n) for q, s, n in zip(frame["queue"], frame["state"], frame["n"], strict=True)}
+        counted = {
+            (str(q), str(s)): int(n)
+            for q, s, n in zip(frame["queue"], frame["state"], frame["n"], strict=True)
+        }
     else:
         counted = {}
         for record in store.get(store.find(Selection())):
@@ -254,7 +259,11 @@ def bring(store: Store, clock: FakeClock, state: State, **given: Any) -> NewJob:
     claim = worker.take_one()
     assert claim.job_id == job.job_id, "bring takes the first job of its queue: it needs one that is empty"
     if state is not State.RUNNING:
-        outcome = {State.SUCCEEDED: Outcome.SUCCEEDED, State.FAILED: Outcome.FAILED, State.CANCELLED: Outcome.CANCELLED}
+        outcome = {
+            State.SUCCEEDED: Outcome.SUCCEEDED,
+            State.FAILED: Outcome.FAILED,
+            State.CANCELLED: Outcome.CANCELLED,
+        }
         worker.end(claim, outcome[state])
         worker.leave()
     return job
@@ -330,7 +339,12 @@ class StoreConformance:
         record = get(store, job)
         assert (record.state, record.attempt, record.max_attempts, record.crashes) == (State.PENDING, 0, 4, 0)
         assert record.spec == job.spec
-        assert (record.payload, record.metadata, record.batch_id, record.row) == ('["ü"]', '{"user": 7}', batch, "7")
+        assert (record.payload, record.metadata, record.batch_id, record.row) == (
+            '["ü"]',
+            '{"user": 7}',
+            batch,
+            "7",
+        )
         assert record.dispatched_at == record.scheduled_at == clock.time()
         assert (record.started_at, record.finished_at, record.worker) == (None, None, "")
         assert (record.error, record.cause, record.result, record.cancelling) == ("", "", "", False)
@@ -512,14 +526,18 @@ class StoreConformance:
         """Two workers never get the same claim, and every fence is higher than all before."""
         store.insert([new_job(clock) for _ in range(20)])
         workers = [FakeWorker(store, name) for name in ("a", "b")]
-        claims = [claim for _ in range(10) for worker in workers for claim in worker.turn(slots=20).claims[:20]]
+        claims = [
+            claim for _ in range(10) for worker in workers for claim in worker.turn(slots=20).claims[:20]
+        ]
         assert len(set(ids(claims))) == len(claims) == 20
         fences = [claim.fence for claim in claims]
         assert fences == sorted(set(fences))
 
     def test_claim_carries_the_job(self, store: Store, clock: FakeClock) -> None:
         """A claim has all that its worker needs; what a job leaves open is the worker's to say."""
-        store.insert([new_job(clock, "x", tries=2, timeout=5.0, payload="[1]", metadata="{}", row="3"), new_job(clock)])
+        store.insert(
+            [new_job(clock, "x", tries=2, timeout=5.0, payload="[1]", metadata="{}", row="3"), new_job(clock)]
+        )
         a, b = FakeWorker(store, tries=7, timeout=9.0).take(2)
         assert (a.spec.command, a.payload, a.row) == ("x", "[1]", "3")
         assert (a.attempt, a.max_attempts, a.timeout) == (1, 2, 5.0)
@@ -557,7 +575,9 @@ class StoreConformance:
         started = clock.time() + 1.0
         clock.advance(5.0)
         good = outcome is Outcome.SUCCEEDED
-        said = {"result": "42"} if good else {"error": "E: x", "traceback": "T", "kinds": ("builtins.OSError",)}
+        said = (
+            {"result": "42"} if good else {"error": "E: x", "traceback": "T", "kinds": ("builtins.OSError",)}
+        )
         assert worker.end(claim, outcome, started_at=started, finished_at=clock.time(), **said).done
         record = get(store, job)
         ends = {
@@ -570,7 +590,9 @@ class StoreConformance:
         state, cause = ends[outcome]
         waits = state is State.FAILED and not last
         assert (record.state, record.cause) == (State.PENDING if waits else state, cause)
-        assert (record.result, record.error, record.traceback) == (("42", "", "") if good else ("", "E: x", "T"))
+        assert (record.result, record.error, record.traceback) == (
+            ("42", "", "") if good else ("", "E: x", "T")
+        )
         assert (record.attempt, record.started_at) == (1, started)
         assert record.finished_at == (None if waits else clock.time())
         if waits:
@@ -629,7 +651,9 @@ class StoreConformance:
         assert store.query("SELECT progress FROM jobs")["progress"][0] == '{"done":1,"total":2,"note":""}'
         logs = (LogChunk("log", "three \x00 ü\n", at),)
         worker.end(claim, logs=logs, outputs=('{"text/plain":"x"}',), progress='{"done":2}')
-        frame = store.query("SELECT stream, text, attempt FROM logs WHERE job_id = ? ORDER BY seq", [job.job_id])
+        frame = store.query(
+            "SELECT stream, text, attempt FROM logs WHERE job_id = ? ORDER BY seq", [job.job_id]
+        )
         assert list(frame["text"]) == ["one\n", "two\n", "three \x00 ü\n"]
         assert [str(stream) for stream in frame["stream"]] == ["stdout", "stderr", "log"]
         assert list(store.query("SELECT mimebundle FROM outputs")["mimebundle"]) == ['{"text/plain":"x"}']
@@ -1065,11 +1089,16 @@ class StoreConformance:
         assert set(cases) == {f.name for f in fields(Selection)}, "a new field needs its case in select"
         selection, expected = cases[field]
         assert store.find(selection) == expected
-        none = {"ids": (), "states": (), "queues": (), "commands": ()}
+        none: dict[str, Any] = {"ids": (), "states": (), "queues": (), "commands": ()}
         if field in none:
             assert store.find(Selection(**{field: none[field]})) == []
         others, narrowed = cases["commands" if field != "commands" else "states"]
-        both = {f.name: getattr(s, f.name) for s in (others, selection) for f in fields(Selection) if getattr(s, f.name)}
+        both = {
+            f.name: getattr(s, f.name)
+            for s in (others, selection)
+            for f in fields(Selection)
+            if getattr(s, f.name)
+        }
         assert store.find(Selection(**both)) == [i for i in expected if i in narrowed]
 
     @pytest.mark.parametrize("field", [f.name for f in fields(Selection)])
@@ -1084,7 +1113,9 @@ class StoreConformance:
         assert [r.job_id for r in store.get(everything)] == left
         assert not any(answer.done for answer in store.retry(doomed))
         if Capability.SQL in store.capabilities:
-            assert {str(i) for i in store.query("SELECT DISTINCT job_id FROM events")["job_id"]} == set(map(str, left))
+            assert {str(i) for i in store.query("SELECT DISTINCT job_id FROM events")["job_id"]} == set(
+                map(str, left)
+            )
         assert store.forget(selection) == 0
 
     def test_forget_leaves_what_lives(self, store: Store, clock: FakeClock) -> None:
@@ -1151,7 +1182,10 @@ class StoreConformance:
 
     def test_explain_ended(self, store: Store, clock: FakeClock) -> None:
         """What has ended says how, and what would let it run again."""
-        spent, given_up = new_job(clock, tries=1), new_job(clock, tries=5, retry=RetryPolicy(give_up_on=("E",)))
+        spent, given_up = (
+            new_job(clock, tries=1),
+            new_job(clock, tries=5, retry=RetryPolicy(give_up_on=("E",))),
+        )
         twice = new_job(clock, tries=2, retry=NO_WAIT)
         store.insert([spent, given_up, twice])
         worker = FakeWorker(store)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from nbqueue import payload
 from nbqueue.errors import NbqueueError, QueueError
-from nbqueue.handlers import Handler, main_origin
+from nbqueue.handlers.handler import Handler, main_origin
 from nbqueue.jobs import Spec
-from nbqueue.registry import adopted
+from nbqueue.handlers.registry import adopted
 
 __all__ = ["TrustedCode"]
 

@@ -22,7 +22,7 @@ from typing import Self
 
 from nbqueue.errors import NbqueueError, QueueError
 from nbqueue.executor import SPARE_SLOTS, Executor, Running, StopReason
-from nbqueue.handlers import Handler, Registry
+from nbqueue.handlers.handler import Handler, Registry
 from nbqueue.jobs import Claim, Spec, State
 from nbqueue.prefetch import Prefetch
 from nbqueue.run import Runner, Services

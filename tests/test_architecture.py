@@ -23,15 +23,15 @@ PACKAGE = "nbqueue"
 LAYERS: dict[int, tuple[str, ...]] = {
     0: ("errors", "jobs", "durations", "retry", "lifecycle", "payload", "payload.*"),
     1: (
-        *("secret", "registry", "context", "capture", "standins", "run"),
+        *("secret", "slots", "handlers", "handlers.*", "context", "capture", "standins", "run"),
         *("store", "stores", "stores.*", "executor", "executors", "executors.*"),
     ),
-    2: ("connecting", "worker", "frames"),
-    3: ("manager",),
-    4: ("plots", "magics", "cli", "widgets", "widgets.*"),
+    2: ("worker", "prefetch", "trusted", "foreground", "frames"),
+    3: ("facade", "facade.*"),
+    4: ("plots", "magics", "cli", "cli.*", "widgets", "widgets.*"),
 }
 L0, FACES = LAYERS[0], LAYERS[4]
-RUNNING = ("secret", "registry", "context", "capture", "standins", "run")
+RUNNING = ("secret", "handlers", "handlers.*", "context", "capture", "standins", "run")
 CONTRACTS = ("store", "executor")  # protocols and the values they speak in; no implementation
 
 #: Above every layer, may import any: the public names (``""`` is ``nbqueue/__init__.py``), the entry
@@ -43,15 +43,15 @@ NARROWER: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     (("store",), L0, "the Store protocol knows jobs, and nothing that runs them"),
     (
         ("stores", "stores.*"),
-        ("store", "stores", "stores.*", *L0),
-        "a store knows the Store protocol, other stores and L0",
+        ("store", "stores", "stores.*", "slots", *L0),
+        "a store knows the Store protocol, other stores, what lies beside its file, and L0",
     ),
     (
         ("executors", "executors.*"),
-        (*CONTRACTS, "executors", "executors.*", "run", "context", "capture", *L0),
+        (*CONTRACTS, "executors", "executors.*", "run", "context", "capture", "slots", *L0),
         "an executor knows the contracts, what runs one job, and L0, but no store",
     ),
-    (("executor",), ("store", *L0), "the Executor protocol knows jobs and the Store protocol's values"),
+    (("executor",), ("store", "run", "slots", *L0), "the Executor protocol knows jobs and the Store protocol's values"),
     (
         RUNNING,
         (*RUNNING, *CONTRACTS, *L0),
@@ -59,15 +59,15 @@ NARROWER: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     ),
     (
         FACES,
-        ("manager", "errors", "jobs", *FACES),
-        "a face calls the facade: it knows manager, errors and jobs, never a store, worker or executor",
+        ("facade.manager", "facade.receipt", "errors", "jobs", "durations", *FACES),
+        "a face calls the facade: it knows managers and receipts, never a store, worker or executor",
     ),
 )
 
 #: The late imports that point up: (module, function) -> what its body may import. There are no others.
 LATE_IMPORTS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("registry", "_facade"): ("manager",),
-    ("manager", "_face"): FACES,
+    ("handlers.registry", "_facade"): ("facade.manager",),
+    ("facade.manager", "_face"): FACES,
 }
 
 #: L0 gets the time as an argument and does no I/O, so none of these, at the top or late.
@@ -91,7 +91,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "anywidget": FACES,
     "IPython": FACES,
     "cloudpickle": (),
-    "click": ("cli",),
+    "click": FACES,
     "duckdb": ("stores.duckdb", "stores.ledger"),
     "psycopg": ("stores.postgres", "stores.postgres.*"),
     "boto3": ("stores.sqs", "stores.sqs.*"),
@@ -353,12 +353,12 @@ KNOWN = (
     "",
     "errors",
     "jobs",
-    "registry",
+    "handlers.registry",
     "run",
     "store",
     "stores.memory",
     "worker",
-    "manager",
+    "facade.manager",
     "widgets.panel",
 )
 
@@ -367,15 +367,15 @@ KNOWN = (
     ("name", "source", "part"),
     [
         ("jobs", "from nbqueue.store import Store", "jobs is L0, nbqueue.store L1"),
-        ("jobs", "def f():\n    import nbqueue.manager", "jobs.py:2: imports point down"),
-        ("worker", "from . import manager", "nbqueue.manager L3"),
+        ("jobs", "def f():\n    import nbqueue.facade.manager", "jobs.py:2: imports point down"),
+        ("worker", "from .facade import manager", "nbqueue.facade.manager L3"),
         ("stores.shared", "from ..worker import Worker", "nbqueue.worker L2"),
         ("stores.shared", "from ..run import run_job", "a store knows the Store protocol"),
         ("executors.thread", "from nbqueue.stores.memory import MemoryStore", "an executor knows"),
         ("run", "from nbqueue.stores.memory import MemoryStore", "no store and no executor"),
         ("widgets.panel", "import nbqueue.stores.memory", "a face calls the facade"),
-        ("registry", "def other():\n    from .manager import QueueManager", "imports point down"),
-        ("registry", "import importlib\nimportlib.import_module('nbqueue.manager')", "registry.py:2:"),
+        ("handlers.registry", "def other():\n    from ..facade.manager import QueueManager", "imports point down"),
+        ("handlers.registry", "import importlib\nimportlib.import_module('nbqueue.facade.manager')", "registry.py:2:"),
         ("worker", "from nbqueue import connect", "from the top"),
         ("jobs", "if TYPE_CHECKING:\n    from .store import Store", "imports point down"),
     ],
@@ -391,9 +391,9 @@ def test_wrong_direction_is_found(name: str, source: str, part: str) -> None:
     [
         ("worker", "from .store import Store\nfrom nbqueue.jobs import Job"),
         ("stores.shared", "from .memory import MemoryStore\nfrom ..store import Store"),
-        ("registry", "def _facade():\n    from .manager import QueueManager"),
-        ("manager", "def _face(name):\n    from .widgets import panel"),
-        ("widgets.panel", "from ..manager import QueueManager\nfrom nbqueue.errors import NotSupported"),
+        ("handlers.registry", "def _facade():\n    from ..facade.manager import QueueManager"),
+        ("facade.manager", "def _face(name):\n    from ..widgets import panel"),
+        ("widgets.panel", "from ..facade.manager import QueueManager\nfrom nbqueue.errors import NotSupported"),
         ("testing", "from .worker import Worker\nfrom .stores.memory import MemoryStore"),
     ],
 )

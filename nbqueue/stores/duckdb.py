@@ -1,7 +1,7 @@
 """The DuckDB store: an index made durable by a ledger in one file, with one writer thread.
 
-Verbs arrive from any thread and wait for the writer. Whatever arrives while it commits goes into the next commit, so that throughput
-rises with load while a lone call costs one commit.
+Verbs arrive from any thread and wait for the writer. Whatever arrives while it commits goes into the next commit, so
+that throughput rises with load while a lone call costs one commit.
 """
 
 from __future__ import annotations
@@ -68,7 +68,13 @@ class DuckDBStore(IndexStore):
 
     capabilities = frozenset(Capability)
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time, ticks: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
+    ):
         # One file has one lock, whatever link it was reached by.
         path = Path(path).resolve()
         super().__init__(str(path), clock=clock, ticks=ticks)
@@ -139,7 +145,9 @@ class DuckDBStore(IndexStore):
         with self._gate:
             # Whatever passes here is answered: the writer leaves only when the inbox is empty and the gate shut.
             if self._stopping or self._broken:
-                raise QueueUnavailable(self._broken or f"{self.name} is closed; open it again with nbqueue.connect")
+                raise QueueUnavailable(
+                    self._broken or f"{self.name} is closed; open it again with nbqueue.connect"
+                )
             self._inbox.append(op)
         if not self._news.is_set():
             self._news.set()
@@ -199,7 +207,11 @@ class DuckDBStore(IndexStore):
         for i, op in enumerate(batch):
             # What came before a verb that needed SQL was kept with that verb's own commit.
             if i >= self._kept and not isinstance(op.error, NbqueueError):
-                op.error = QueueUnavailable(self._broken) if self._broken else DispatchFailed(self._not_written(error))
+                op.error = (
+                    QueueUnavailable(self._broken)
+                    if self._broken
+                    else DispatchFailed(self._not_written(error))
+                )
                 op.error.__cause__ = error
             op.done.release()
         if self._broken:
@@ -283,7 +295,13 @@ def _interrupt(job: Any, index: Index, *, begun: bool, now: float) -> Interrupti
     step = index.lose(job, Lost(life.fence, begun), now, error=error)
     became = "failed" if step.life.state.ended else "given back to its queue"
     return Interruption(
-        job.new.job_id, job.new.spec.command, job.new.spec.queue, job.worker, life.attempt, begun, f"{error}; {became}"
+        job.new.job_id,
+        job.new.spec.command,
+        job.new.spec.queue,
+        job.worker,
+        life.attempt,
+        begun,
+        f"{error}; {became}",
     )
 
 

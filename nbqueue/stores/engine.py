@@ -1,7 +1,7 @@
 """The verbs of a store as changes to an index; knows neither who runs them nor where they are kept.
 
-``IndexStore`` is what the memory and the DuckDB store share. A verb is a function of the index; ``_run`` brings it to the one
-thread that may touch the index, and returns when what it wrote is kept.
+``IndexStore`` is what the memory and the DuckDB store share. A verb is a function of the index; ``_run`` brings it to
+the one thread that may touch the index, and returns when what it wrote is kept.
 """
 
 from __future__ import annotations
@@ -66,7 +66,13 @@ class IndexStore:
     #: Where workers note which job each slot has begun; None: nowhere.
     slot_folder: Path | None = None
 
-    def __init__(self, name: str, *, clock: Callable[[], float] = time.time, ticks: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        name: str,
+        *,
+        clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
+    ):
         self.name = name
         self.created = True
         self.interrupted: list[Interruption] = []
@@ -100,11 +106,15 @@ class IndexStore:
             lease_until = self._ticks() + worker.lease
             for name in worker.queues or ():
                 index.add_queue(name)
-            index.join(lambda number: Seat(worker, number, handlers, wake, lease_until), worker, self._clock())
+            index.join(
+                lambda number: Seat(worker, number, handlers, wake, lease_until), worker, self._clock()
+            )
 
         self._run(verb)
 
-    def turn(self, worker_id: str, reports: Sequence[Report], slots: int, handlers: Handlers | None = None) -> Turn:
+    def turn(
+        self, worker_id: str, reports: Sequence[Report], slots: int, handlers: Handlers | None = None
+    ) -> Turn:
         """Record reports, renew the lease, and claim, in one commit."""
 
         def verb(index: Index) -> Turn:
@@ -188,7 +198,11 @@ class IndexStore:
 
         def verb(index: Index) -> str:
             job = next(iter(index.jobs((job_id,))), None)
-            return f"there is no job {job_id} in {self.name}" if job is None else explain(job, index, self._clock())
+            return (
+                f"there is no job {job_id} in {self.name}"
+                if job is None
+                else explain(job, index, self._clock())
+            )
 
         return self._run(verb)
 

@@ -1,13 +1,15 @@
 """The live jobs of a store in memory, and what each verb does to them; knows no file and no thread.
 
-Every method is called by one thread at a time (the store sees to that), changes the index and appends rows for the ledger. The
-lifecycle decides what a change is; this only keeps the books.
+Every method is called by one thread at a time (the store sees to that), changes the index and appends rows for the
+ledger. The lifecycle decides what a change is; this only keeps the books. It is long since the books are one: what
+is live, ended, pending, watched and unwritten changes together or not at all.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -665,7 +667,7 @@ class Index:
             if job is None:
                 self._watchers.setdefault(job_id, []).append(notify)
             else:
-                self.calls.append(lambda record=job.record(): notify(record))  # type: ignore[misc]
+                self.calls.append(partial(notify, job.record()))
 
     def unwatch(self, job_id: UUID, notify: Callable[[JobRecord], None]) -> None:
         """Take a watcher back."""
@@ -710,4 +712,8 @@ class Index:
     def unknown(self, seat: Seat) -> list[Spec]:
         """Specs of pending jobs in this worker's queues that its handlers do not accept."""
         names = list(self.queues) if seat.info.queues is None else list(seat.info.queues)
-        return [lane.sample for lane in self.lanes.of_queues(names) if not self._accepts(seat, lane.key, lane.sample)]
+        return [
+            lane.sample
+            for lane in self.lanes.of_queues(names)
+            if not self._accepts(seat, lane.key, lane.sample)
+        ]

@@ -1,8 +1,8 @@
 """Which job comes next: pending job numbers in lanes, and those that wait for their time; knows no job.
 
-A lane holds runs of numbers, not an object a job, so that a million pending jobs cost a few hundred bytes. What it holds are
-hints: whoever takes a number checks with the lifecycle that the job is still pending, so nothing ever has to be
-taken out of the middle.
+A lane holds runs of numbers, not an object a job, so that a million pending jobs cost a few hundred bytes. What it
+holds are hints: whoever takes a number checks with the lifecycle that the job is still pending, so nothing ever has
+to be taken out of the middle.
 """
 
 from __future__ import annotations
@@ -138,7 +138,12 @@ class Lanes:
 
     def of_queues(self, names: Sequence[str]) -> list[Lane]:
         """The lanes of these queues that hold something."""
-        return [lane for name in names for lane in self._by_queue.get(name, {}).values() if lane.tail or lane.strays]
+        return [
+            lane
+            for name in names
+            for lane in self._by_queue.get(name, {}).values()
+            if lane.tail or lane.strays
+        ]
 
     def take(self, lanes: Sequence[Lane], limit: int) -> list[int]:
         """Take up to ``limit`` numbers out of these lanes: higher priority first, then the lowest number."""

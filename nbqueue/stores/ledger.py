@@ -111,7 +111,10 @@ class Ledger:
         """Make the tables if this is a new file, refuse what is no queue of ours; gives whether it is new."""
         con = self._connection
         con.execute("SET TimeZone='UTC'")
-        tables = {name for (name,) in con.execute("SELECT table_name FROM duckdb_tables() WHERE NOT internal").fetchall()}
+        tables = {
+            name
+            for (name,) in con.execute("SELECT table_name FROM duckdb_tables() WHERE NOT internal").fetchall()
+        }
         if tables and (not tables.issuperset(schema.TABLE_NAMES) or not self._version()):
             msg = (
                 f"{self.name} is a DuckDB database with tables of its own ({', '.join(sorted(tables)[:3])}) and no"
@@ -124,7 +127,10 @@ class Ledger:
             con.begin()
             for statement in (*schema.TABLES, *schema.VIEWS):
                 con.execute(statement)
-            con.execute("INSERT INTO meta VALUES ('schema', ?), ('seq', 0), ('job', 0), ('worker', 0), ('epoch', 0)", [schema.SCHEMA_VERSION])
+            con.execute(
+                "INSERT INTO meta VALUES ('schema', ?), ('seq', 0), ('job', 0), ('worker', 0), ('epoch', 0)",
+                [schema.SCHEMA_VERSION],
+            )
             con.execute("INSERT INTO queues VALUES ('default', false)")
             con.commit()
         con.execute("SET lock_configuration=true")
@@ -142,8 +148,8 @@ class Ledger:
         version = self._version()
         if version > schema.SCHEMA_VERSION:
             msg = (
-                f"{self.name} was written by a newer nbqueue (schema {version}, this one knows {schema.SCHEMA_VERSION});"
-                " upgrade with: pip install -U nbqueue"
+                f"{self.name} was written by a newer nbqueue (schema {version}, this one knows"
+                f" {schema.SCHEMA_VERSION}); upgrade with: pip install -U nbqueue"
             )
             raise QueueUnavailable(msg)
 
@@ -152,10 +158,15 @@ class Ledger:
         con = self._connection
         con.execute("UPDATE meta SET value = value + 1 WHERE name = 'epoch'")
         meta = dict(con.execute("SELECT name, value FROM meta").fetchall())
-        seq, job = con.execute("SELECT coalesce(max(seq), 0), coalesce(max(job), 0) FROM ledger").fetchall()[0]
+        seq, job = con.execute("SELECT coalesce(max(seq), 0), coalesce(max(job), 0) FROM ledger").fetchall()[
+            0
+        ]
         worker = con.execute("SELECT coalesce(max(worker), 0) FROM workers").fetchall()[0][0]
         return Numbers(
-            max(seq, meta["seq"]) + 1, max(job, meta["job"]) + 1, max(worker, meta["worker"]) + 1, meta["epoch"]
+            max(seq, meta["seq"]) + 1,
+            max(job, meta["job"]) + 1,
+            max(worker, meta["worker"]) + 1,
+            meta["epoch"],
         )
 
     def recover(self, index: Index, now: float) -> Recovered:
@@ -168,7 +179,10 @@ class Ledger:
         index.horizon = con.execute("SELECT max(job_id) FROM ledger").fetchall()[0][0]
         recovered = Recovered()
         self._recover_untouched(index, now, recovered)
-        open_jobs = self._fold(f"SELECT {_FOLD} FROM ledger WHERE event IN ({_MOVES}) GROUP BY job HAVING max_by(event, seq) NOT IN ({_ENDINGS})")
+        open_jobs = self._fold(
+            f"SELECT {_FOLD} FROM ledger WHERE event IN ({_MOVES})"
+            f" GROUP BY job HAVING max_by(event, seq) NOT IN ({_ENDINGS})"
+        )
         for job in open_jobs:
             index.keep(job)
             spec = job.new.spec
@@ -180,8 +194,9 @@ class Ledger:
         # A worker's claims are in the order it got them.
         recovered.running.sort(key=lambda job: job.life.fence)
         ended = con.execute(
-            f"SELECT d.spec, e.event, count(*) FROM (SELECT job, max_by(event, seq) AS event FROM ledger WHERE event IN ({_MOVES})"
-            f" GROUP BY job) e JOIN (SELECT job, spec FROM ledger WHERE event = 'dispatched') d USING (job)"
+            "SELECT d.spec, e.event, count(*)"
+            f" FROM (SELECT job, max_by(event, seq) AS event FROM ledger WHERE event IN ({_MOVES}) GROUP BY job) e"
+            " JOIN (SELECT job, spec FROM ledger WHERE event = 'dispatched') d USING (job)"
             f" WHERE e.event IN ({_ENDINGS}) GROUP BY ALL"
         ).fetchall()
         for spec_number, event, count in ended:
@@ -204,7 +219,13 @@ class Ledger:
         breaks = np.flatnonzero((np.diff(jobs) != 1) | (np.diff(specs) != 0) | (np.diff(dues) != 0)) + 1
         starts = np.concatenate(([0], breaks))
         ends = np.concatenate((breaks, [len(jobs)])) - 1
-        runs = zip(jobs[starts].tolist(), jobs[ends].tolist(), specs[starts].tolist(), dues[starts].tolist(), strict=True)
+        runs = zip(
+            jobs[starts].tolist(),
+            jobs[ends].tolist(),
+            specs[starts].tolist(),
+            dues[starts].tolist(),
+            strict=True,
+        )
         for first, last, spec_number, due_us in runs:
             spec = index.specs[spec_number]
             index.lanes.push(spec, first, last, None if due_us < 0 else due_us / 1e6)
@@ -290,8 +311,12 @@ class Ledger:
             )
             doomed = [(i, n, q, State(s)) for i, n, q, s in con.execute("FROM doomed").fetchall()]
             if doomed:
-                con.execute("UPDATE meta SET value = greatest(value, (SELECT max(seq) FROM ledger)) WHERE name = 'seq'")
-                con.execute("UPDATE meta SET value = greatest(value, (SELECT max(job) FROM ledger)) WHERE name = 'job'")
+                con.execute(
+                    "UPDATE meta SET value = greatest(value, (SELECT max(seq) FROM ledger)) WHERE name = 'seq'"
+                )
+                con.execute(
+                    "UPDATE meta SET value = greatest(value, (SELECT max(job) FROM ledger)) WHERE name = 'job'"
+                )
                 con.execute("DELETE FROM ledger WHERE job IN (SELECT number FROM doomed)")
             con.execute("DROP TABLE doomed")
             con.commit()
@@ -316,8 +341,15 @@ class Ledger:
         """Those of these jobs that nothing has happened to since their dispatch."""
         con, span = self._connection, [min(numbers), max(numbers), list(numbers)]
         within = "job BETWEEN ? AND ? AND job IN (SELECT unnest(?::BIGINT[]))"
-        rows = con.execute(f"SELECT {_DISPATCH} FROM ledger WHERE event = 'dispatched' AND {within} ORDER BY job", span).fetchall()
-        moved = {n for (n,) in con.execute(f"SELECT DISTINCT job FROM ledger WHERE event IN ({_MOVES}) AND {within}", span).fetchall()}
+        rows = con.execute(
+            f"SELECT {_DISPATCH} FROM ledger WHERE event = 'dispatched' AND {within} ORDER BY job", span
+        ).fetchall()
+        moved = {
+            n
+            for (n,) in con.execute(
+                f"SELECT DISTINCT job FROM ledger WHERE event IN ({_MOVES}) AND {within}", span
+            ).fetchall()
+        }
         specs = self._specs({row[5] for row in rows})
         return [_dispatched(row, specs) for row in rows if row[0] not in moved]
 
@@ -333,7 +365,8 @@ class Ledger:
         specs = self._specs({row[5] for row in rows})
         jobs = {row[0]: _dispatched(row, specs) for row in rows}
         for job in self._fold(
-            f"SELECT {_FOLD} FROM ledger WHERE event IN ({_MOVES}) AND job IN (SELECT unnest(?::BIGINT[])) GROUP BY job",
+            f"SELECT {_FOLD} FROM ledger"
+            f" WHERE event IN ({_MOVES}) AND job IN (SELECT unnest(?::BIGINT[])) GROUP BY job",
             [list(jobs)],
         ):
             jobs[job.number] = job
@@ -355,20 +388,28 @@ class Ledger:
         if not folded:
             return []
         rows = con.execute(
-            f"SELECT {_DISPATCH} FROM ledger WHERE event = 'dispatched' AND job IN (SELECT unnest(?::BIGINT[]))", [list(folded)]
+            f"SELECT {_DISPATCH} FROM ledger WHERE event = 'dispatched' AND job IN (SELECT unnest(?::BIGINT[]))",
+            [list(folded)],
         ).fetchall()
         specs = self._specs({row[5] for row in rows})
         workers = dict(con.execute("SELECT worker, worker_id FROM workers").fetchall())
         return [_stand(_dispatched(row, specs), folded[row[0]], workers) for row in rows]
 
     def _specs(self, numbers: set[int]) -> dict[int, Spec]:
-        rows = self._connection.execute("SELECT * FROM specs WHERE spec IN (SELECT unnest(?::INTEGER[]))", [list(numbers)]).fetchall()
+        rows = self._connection.execute(
+            "SELECT * FROM specs WHERE spec IN (SELECT unnest(?::INTEGER[]))", [list(numbers)]
+        ).fetchall()
         return {row[0]: _spec(row) for row in rows}
 
     def find(self, selection: Selection) -> list[UUID]:
         """The ids of the jobs selected, oldest first."""
         where, params = _where(selection)
-        return [i for (i,) in self._connection.execute(f"SELECT job_id FROM jobs WHERE {where} ORDER BY number", params).fetchall()]
+        return [
+            i
+            for (i,) in self._connection.execute(
+                f"SELECT job_id FROM jobs WHERE {where} ORDER BY number", params
+            ).fetchall()
+        ]
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A cursor for a reader in another thread."""
@@ -387,7 +428,8 @@ class Ledger:
 
 def _whole(row: Row) -> Row:
     return tuple(
-        value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value for value in row
+        value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+        for value in row
     )
 
 

@@ -40,7 +40,9 @@ class MemoryStore(IndexStore):
     >>> store.close()
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.time, ticks: Callable[[], float] = time.monotonic):
+    def __init__(
+        self, *, clock: Callable[[], float] = time.time, ticks: Callable[[], float] = time.monotonic
+    ):
         super().__init__(":memory:", clock=clock, ticks=ticks)
         self._lock = threading.RLock()
         self._closed = False

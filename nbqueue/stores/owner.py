@@ -1,7 +1,7 @@
 """Who owns a queue file: one process at a time, by a lock beside the file; knows no DuckDB.
 
-DuckDB's own lock does not ensure it: it is a POSIX lock, which any ``open(path).close()`` in the owning process drops. The flock
-on ``<path>.lock`` is taken before DuckDB opens the file and held to the end.
+DuckDB's own lock does not ensure it: it is a POSIX lock, which any ``open(path).close()`` in the owning process drops.
+The flock on ``<path>.lock`` is taken before DuckDB opens the file and held to the end.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ def check_path(path: Path) -> None:
         msg = f"{path} is a folder; name a file in it, e.g. {path / 'jobs.duckdb'}"
         raise QueueUnavailable(msg)
     if not os.access(folder, os.W_OK | os.X_OK):
-        msg = f"the folder {folder} is not writable for you, and a queue keeps its log beside its file; choose another folder"
+        msg = (
+            f"the folder {folder} is not writable for you, and a queue keeps its log beside its file;"
+            " choose another folder"
+        )
         raise QueueUnavailable(msg)
     if not path.exists():
         return

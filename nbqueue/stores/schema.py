@@ -137,7 +137,8 @@ _BEGAN = f"""(CASE WHEN {_IS_RUNNING} THEN f.claimed_us
                  WHEN l.attempt > 0 THEN f.ran_us END)"""
 
 # Measured on 1M jobs of 3M events, 2 cores: one `max(seq)` a job and a join back to that row take half the time of
-# `max_by` over every text column. What is only a number stays a `max_by`, since unused ones are not computed.
+# `max_by` over every text column. What is only a number stays an aggregate, and what hangs on one stays out of the
+# joins' conditions: aggregates that nobody asks for are not computed, joins always are.
 _JOBS = f"""
     CREATE OR REPLACE VIEW jobs AS
     WITH fold AS (
@@ -152,9 +153,8 @@ _JOBS = f"""
                                  WHEN 'retried' THEN happened_us
                                  WHEN 'interrupted' THEN CASE WHEN crashes > 0 THEN happened_us END END, seq)
                    AS ready_us,
-               -- The error shown is the last one since the job last succeeded or was retried by hand.
-               max(CASE WHEN error IS NOT NULL OR event IN ('succeeded', 'retried') THEN seq END) AS verdict,
-               max(CASE WHEN event = 'claimed' THEN seq END) AS claim
+               max(CASE WHEN event = 'claimed' THEN seq END) AS claim,
+               max(CASE WHEN event IN ('succeeded', 'retried') THEN seq ELSE 0 END) AS cleared
         FROM ledger WHERE {_MOVES} GROUP BY job
     )
     SELECT d.job_id,
@@ -175,14 +175,14 @@ _JOBS = f"""
            CASE WHEN {_IS_RUNNING} OR {_HAS_RUN} THEN {_seconds(f"{_BEGAN} - f.ready_us")} END AS wait_seconds,
            CASE WHEN {_HAS_RUN} THEN {_seconds(f"l.happened_us - {_BEGAN}")} END AS run_seconds,
            w.worker_id AS worker,
-           e.error,
+           CASE WHEN e.seq > f.cleared THEN e.error END AS error,
            l.cause,
-           e.traceback,
+           CASE WHEN e.seq > f.cleared THEN e.traceback END AS traceback,
            coalesce(l.crashes, 0) AS crashes,
            d.data AS arguments,
            d.metadata,
            CASE WHEN l.event = 'succeeded' THEN l.data END AS result,
-           p.progress,
+           CASE WHEN p.seq > f.claim THEN p.progress END AS progress,
            s.origin,
            s.code,
            s.timeout,
@@ -195,9 +195,10 @@ _JOBS = f"""
     JOIN ledger l ON l.seq = f.seq
     JOIN specs s ON s.spec = d.spec
     LEFT JOIN workers w ON w.worker = f.worker
-    LEFT JOIN (SELECT seq, error, traceback FROM ledger WHERE error IS NOT NULL) e ON e.seq = f.verdict
+    LEFT JOIN (SELECT job, max(seq) AS seq, max_by(error, seq) AS error, max_by(traceback, seq) AS traceback
+               FROM ledger WHERE error IS NOT NULL AND {_MOVES} GROUP BY job) e ON e.job = d.job
     LEFT JOIN (SELECT job, max(seq) AS seq, max_by(data, seq) AS progress
-               FROM ledger WHERE event = 'progress' GROUP BY job) p ON p.job = d.job AND p.seq > f.claim
+               FROM ledger WHERE event = 'progress' GROUP BY job) p ON p.job = d.job
     """
 
 # An attempt that was claimed ahead and given back never began; one that ended, runs, or took its worker along did.

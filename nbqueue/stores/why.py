@@ -58,7 +58,8 @@ def _delayed(job: LiveJob, now: float) -> str:
     left = f"{due_at - now:.1f} s from now"
     if job.life.attempt:
         error = job.last[1] or job.last[2]
-        return f"attempt {job.life.attempt} of {job.life.max_attempts} failed with {error}; it is tried again at {when}, {left}"
+        tries = f"attempt {job.life.attempt} of {job.life.max_attempts}"
+        return f"{tries} failed with {error}; it is tried again at {when}, {left}"
     return f"delayed until {when}, {left}"
 
 
@@ -92,4 +93,5 @@ def _no_handler(job: LiveJob) -> str:
         return f'no handler for "{command}"; import {where} in a worker, e.g. `nbqueue work --import {where}`'
     if origin:
         return f'no handler for "{command}"; it was defined in {where}: start a worker there'
-    return f'no handler for "{command}"; define it with @nbq.command("{command}"), or start a worker with --import MODULE'
+    define = f'@nbq.command("{command}")'
+    return f'no handler for "{command}"; define it with {define}, or start a worker with --import MODULE'

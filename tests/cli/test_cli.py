@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import nbqueue as nbq
-from nbqueue.cli import main
+from nbqueue.cli.commands import main
 
 TASKS = '''
 import os
@@ -63,7 +63,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     sys.path[:] = before
     sys.modules.pop("nbq_tasks", None)
-    from nbqueue.registry import registry
+    from nbqueue.handlers.registry import registry
 
     for name in ("import:data", "boom", "gate", "stubborn"):
         registry.unregister(name)
@@ -194,7 +194,7 @@ def test_a_table_has_the_newest(here: Path) -> None:
 
 def test_short_ids_tell_jobs_apart(here: Path) -> None:
     """A table in a terminal shows as much of each id as show, why and retry need."""
-    from nbqueue import terminal
+    from nbqueue.cli import terminal
 
     with nbq.connect(here / "nbqueue.duckdb") as queues:
         queues.dispatch_many([nbq.QueuedCommand("a")] * 300)

@@ -19,9 +19,9 @@ import pytest
 
 from nbqueue import payload
 from nbqueue.context import Context
-from nbqueue.definitions import function_handler
+from nbqueue.handlers.definitions import function_handler
 from nbqueue.executor import Executor, StopReason
-from nbqueue.handlers import Handler
+from nbqueue.handlers.handler import Handler
 from nbqueue.jobs import Claim, Options, Spec
 from nbqueue.lifecycle import Outcome
 from nbqueue.run import ERROR_MAX, TRACEBACK_MAX, Runner, Services, unstored_reason

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from nbqueue.context import Context, JobStopped, current
-from nbqueue.definitions import function_handler
+from nbqueue.handlers.definitions import function_handler
 from nbqueue.executor import Executor, StopReason
 from nbqueue.executors.thread import ThreadExecutor
 from nbqueue.jobs import Claim, Options

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import nbqueue as nbq
-from nbqueue.registry import registry
+from nbqueue.handlers.registry import registry
 
 
 @pytest.fixture(autouse=True)

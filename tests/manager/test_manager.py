@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 
 import nbqueue as nbq
-from nbqueue import intake, payload
-from nbqueue.handlers import Handler
-from nbqueue.registry import Call, registry
+from nbqueue import payload
+from nbqueue.facade import intake
+from nbqueue.handlers.handler import Handler
+from nbqueue.handlers.registry import Call, registry
 from nbqueue.stores.memory import MemoryStore
 
 SOON = 20.0

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import nbqueue as nbq
-from nbqueue.receipt import Logs
+from nbqueue.facade.receipt import Logs
 
 #: Longer than anything here takes; a test that needs it has failed.
 SOON = 20.0

@@ -14,7 +14,7 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
 import nbqueue as nbq
-from nbqueue.registry import registry
+from nbqueue.handlers.registry import registry
 
 
 @pytest.fixture

@@ -23,9 +23,7 @@ def duckdb(path: Path, clock: FakeClock) -> Store:
 
 class TestConformance(StoreConformance):
     @pytest.fixture(params=[memory, duckdb], ids=lambda make: make.__name__)
-    def store(
-        self, request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
-    ) -> Iterator[Store]:
+    def store(self, request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> Iterator[Store]:
         """One of each."""
         make: Callable[[Path, FakeClock], Store] = request.param
         store = make(tmp_path, clock)

@@ -22,6 +22,7 @@ from nbqueue.retry import RetryPolicy
 from nbqueue.slots import SlotFile
 from nbqueue.store import Report, ReportKind, Selection
 from nbqueue.stores import index as index_module
+from nbqueue.stores import schema
 from nbqueue.stores.duckdb import DuckDBStore, _Op
 from nbqueue.stores.index import Index
 from nbqueue.stores.ledger import Ledger, Writes
@@ -113,7 +114,18 @@ def zoo(store: DuckDBStore, clock: FakeClock) -> list[JobRecord]:
     for state in State:
         if state is not State.RUNNING:
             bring(store, clock, state, queue=f"q-{state}")
-    names = ("retrying", "held", "released", "retried", "again", "cancelled", "overdue", "lost", "failed", "won")
+    names = (
+        "retrying",
+        "held",
+        "released",
+        "retried",
+        "again",
+        "cancelled",
+        "overdue",
+        "lost",
+        "failed",
+        "won",
+    )
     jobs = {
         name: new_job(
             clock, name, queue="zoo", tries=3, retry=wait, payload='["ü"]', metadata='{"a":1}', row="1", timeout=2.5,
@@ -162,7 +174,9 @@ def seen(store: DuckDBStore) -> dict[str, object]:
         "records": store.get(everything),
         "why": [store.explain(job_id) for job_id in everything],
         "queues": store.queues(),
-        "events": store.query("SELECT seq, event, state, attempt, cause, error, data FROM events ORDER BY seq").to_dict(),
+        "events": store.query(
+            "SELECT seq, event, state, attempt, cause, error, data FROM events ORDER BY seq"
+        ).to_dict(),
         "code": store.get_code("c0de"),
     }
 
@@ -359,7 +373,11 @@ else:
 def try_elsewhere(path: Path, code: str = TRY) -> str:
     """What a second process is told; "" if it got the file."""
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", code, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
     )
     said: str = json.loads(done.stdout)
     return said
@@ -409,7 +427,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "foreign": (lambda p: foreign(p, "CREATE TABLE sales (x INT)"), "tables of its own \\(sales\\)"),
     "foreign ledger": (lambda p: foreign(p, "CREATE TABLE ledger (x INT)"), "tables of its own \\(ledger\\)"),
     "foreign meta": (
-        lambda p: foreign(p, *(f"CREATE TABLE {t} (x INT)" for t in ("meta", "specs", "queues", "code", "workers", "ledger"))),
+        lambda p: foreign(p, *(f"CREATE TABLE {table} (x INT)" for table in schema.TABLE_NAMES)),
         "tables of its own",
     ),
     "newer": (newer, "newer nbqueue \\(schema 99"),
@@ -470,8 +488,8 @@ def test_commits_are_shared(opened: Callable[[], DuckDBStore], clock: FakeClock,
     store = opened()
     store.insert([new_job(clock)])
     before = len(commits.sizes)
-    verbs = [lambda index, job=new_job(clock): index.insert([job], clock.time()) for _ in range(50)]
-    at_once(store, *verbs)
+    jobs = [new_job(clock) for _ in range(50)]
+    at_once(store, *(lambda index, job=job: index.insert([job], clock.time()) for job in jobs))
     assert commits.sizes[before:] == [50]
 
 
@@ -495,7 +513,9 @@ def test_threads_share_commits(opened: Callable[[], DuckDBStore], clock: FakeClo
     assert len(commits.sizes) < 160
 
 
-def test_lone_dispatch_is_one_commit(opened: Callable[[], DuckDBStore], clock: FakeClock, commits: Commits) -> None:
+def test_lone_dispatch_is_one_commit(
+    opened: Callable[[], DuckDBStore], clock: FakeClock, commits: Commits
+) -> None:
     """The claim of an idle worker rides in the commit of the dispatch."""
     store = opened()
     store.insert([new_job(clock)])
@@ -617,7 +637,9 @@ def test_failed_join(opened: Callable[[], DuckDBStore], clock: FakeClock, commit
     assert store.interrupted == []
 
 
-def test_failed_commit_of_a_handed_claim(opened: Callable[[], DuckDBStore], clock: FakeClock, commits: Commits) -> None:
+def test_failed_commit_of_a_handed_claim(
+    opened: Callable[[], DuckDBStore], clock: FakeClock, commits: Commits
+) -> None:
     """A claim whose commit failed was never handed out, and its worker is asked for a turn instead."""
     store = opened()
     worker = FakeWorker(store)
@@ -629,7 +651,9 @@ def test_failed_commit_of_a_handed_claim(opened: Callable[[], DuckDBStore], cloc
     assert worker.called
 
 
-def test_what_was_kept_is_said_so(opened: Callable[[], DuckDBStore], clock: FakeClock, commits: Commits) -> None:
+def test_what_was_kept_is_said_so(
+    opened: Callable[[], DuckDBStore], clock: FakeClock, commits: Commits
+) -> None:
     """In a batch that fails half-way, whoever's rows were on disk before is not told that they are not."""
     store = opened()
     early, late = new_job(clock), new_job(clock)
@@ -658,7 +682,9 @@ def test_broken_for_good(
     store.insert([job])
     commits.fail = 1
     with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "prepare", lambda _self: (_ for _ in ()).throw(duckdb.IOException("IO Error: gone")))
+        patch.setattr(
+            Ledger, "prepare", lambda _self: (_ for _ in ()).throw(duckdb.IOException("IO Error: gone"))
+        )
         with pytest.raises(QueueUnavailable, match=r"gone.*everything acknowledged is in it.*open it again"):
             store.insert([new_job(clock)])
     assert store.broken
@@ -731,7 +757,15 @@ def test_cold_jobs_obey(opened: Callable[[], DuckDBStore], clock: FakeClock) -> 
 def test_spec_is_read_back(opened: Callable[[], DuckDBStore], clock: FakeClock) -> None:
     """Every field of a spec survives."""
     store = opened()
-    spec = dict(queue="q", priority=-7, origin="o", code="c", tries=3, timeout=1.5, retry=RetryPolicy(backoff=(1, 2.5)))
+    spec = dict(
+        queue="q",
+        priority=-7,
+        origin="o",
+        code="c",
+        tries=3,
+        timeout=1.5,
+        retry=RetryPolicy(backoff=(1, 2.5)),
+    )
     job = new_job(clock, "x", **spec)
     assert set(spec) | {"command"} == set(Spec._fields)
     store.insert([job])

@@ -104,11 +104,18 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
     # -- what happens
 
-    @rule(priority=st.sampled_from([0, 0, 5]), delay=st.sampled_from([None, None, 20.0]), count=st.integers(1, 3))
+    @rule(
+        priority=st.sampled_from([0, 0, 5]),
+        delay=st.sampled_from([None, None, 20.0]),
+        count=st.integers(1, 3),
+    )
     def dispatch(self, priority: int, delay: float | None, count: int) -> None:
         """New jobs come in, once or twice."""
         policy = RetryPolicy(backoff=(BACKOFF,))
-        jobs = [new_job(self.clock, priority=priority, delay=delay, tries=TRIES, retry=policy) for _ in range(count)]
+        jobs = [
+            new_job(self.clock, priority=priority, delay=delay, tries=TRIES, retry=policy)
+            for _ in range(count)
+        ]
         self.store.insert(jobs)
         for job in jobs:
             self.order += 1
@@ -229,7 +236,11 @@ class StoreAgainstModel(RuleBasedStateMachine):
     def fall_silent(self, n: int) -> None:
         """A worker is not heard of for longer than its lease, and another is hired."""
         silent = self.workers.pop(n % len(self.workers))
-        held = [c for c in self.cards.values() if c.claim and self.store.get([c.job.job_id])[0].worker == silent.info.worker_id]
+        held = [
+            c
+            for c in self.cards.values()
+            if c.claim and self.store.get([c.job.job_id])[0].worker == silent.info.worker_id
+        ]
         held.sort(key=lambda c: c.claim.fence if c.claim else 0)
         for _ in range(2):
             self.clock.advance(LEASE * 0.6)
@@ -277,12 +288,16 @@ class StoreAgainstModel(RuleBasedStateMachine):
         records = self.store.get(list(self.cards))
         for record, card in zip(records, self.cards.values(), strict=True):
             told = (record.state, record.attempt, record.crashes, record.cancelling)
-            assert told == (card.state, card.attempt, card.crashes, card.stopping), self.store.explain(record.job_id)
+            assert told == (card.state, card.attempt, card.crashes, card.stopping), self.store.explain(
+                record.job_id
+            )
         counts = {state: sum(card.state is state for card in self.cards.values()) for state in State}
         (queue,) = self.store.queues()
         assert dict(queue.counts) == counts
         now = self.clock.time()
-        assert queue.waiting == sum(c.state is State.PENDING and not c.held and c.due > now for c in self.cards.values())
+        assert queue.waiting == sum(
+            c.state is State.PENDING and not c.held and c.due > now for c in self.cards.values()
+        )
         assert self.store.get([job.job_id for job in self.gone]) == []
 
 

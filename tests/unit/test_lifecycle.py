@@ -92,7 +92,9 @@ CLAIMS = {
     ),
     "delay is over": Case(DELAYED, Claimed(7, 3), FIRST, Event.CLAIMED),
     "second try": Case(WAITING, Claimed(8, 3), Life(RUNNING, 2, fence=8, tries=3), Event.CLAIMED),
-    "a worker of fewer tries": Case(WAITING, Claimed(8, 1), Life(RUNNING, 2, fence=8, tries=3), Event.CLAIMED),
+    "a worker of fewer tries": Case(
+        WAITING, Claimed(8, 1), Life(RUNNING, 2, fence=8, tries=3), Event.CLAIMED
+    ),
     "a worker of more tries": Case(WAITING, Claimed(8, 9), Life(RUNNING, 2, fence=8, tries=3), Event.CLAIMED),
     "given back": Case(GIVEN_BACK, Claimed(8, 2), Life(RUNNING, 1, fence=8, tries=2), Event.CLAIMED),
     "crashes are kept": Case(
@@ -114,7 +116,9 @@ ENDS = {
         THIRD, Ended(7, Outcome.SUCCEEDED), Life(SUCCEEDED, 3, fence=7, tries=3), Event.SUCCEEDED
     ),
     "succeeded though asked to stop": Case(STOPPING, Ended(7, Outcome.SUCCEEDED), DONE, Event.SUCCEEDED),
-    "failed, is tried again": Case(FIRST, Ended(7, Outcome.FAILED, OS_ERROR), WAITING, Event.RETRYING, "error"),
+    "failed, is tried again": Case(
+        FIRST, Ended(7, Outcome.FAILED, OS_ERROR), WAITING, Event.RETRYING, "error"
+    ),
     "failed twice, waits longer": Case(
         SECOND,
         Ended(7, Outcome.FAILED, OS_ERROR),
@@ -133,7 +137,9 @@ ENDS = {
         Event.RETRYING,
         "error",
     ),
-    "failed when asked to stop": Case(STOPPING, Ended(7, Outcome.FAILED), DROPPED, Event.CANCELLED, "cancelled"),
+    "failed when asked to stop": Case(
+        STOPPING, Ended(7, Outcome.FAILED), DROPPED, Event.CANCELLED, "cancelled"
+    ),
     "timed out": Case(FIRST, Ended(7, Outcome.TIMED_OUT), WAITING, Event.RETRYING, "timeout"),
     "timed out at last": Case(THIRD, Ended(7, Outcome.TIMED_OUT), BROKEN, Event.FAILED, "timeout"),
     # The policy speaks of errors; a timeout is none that it could name.
@@ -185,7 +191,9 @@ ASKED = {
     "cancel failed": unchanged(BROKEN, CancelAsked(), "the job has failed already"),
     "cancel cancelled": unchanged(DROPPED, CancelAsked(), "the job has been cancelled already"),
     "retry new": unchanged(NEW, RetryAsked(), "the job is pending already and waits for a worker"),
-    "retry given back": unchanged(GIVEN_BACK, RetryAsked(), "the job is pending already and waits for a worker"),
+    "retry given back": unchanged(
+        GIVEN_BACK, RetryAsked(), "the job is pending already and waits for a worker"
+    ),
     "retry delayed": Case(DELAYED, RetryAsked(), NEW, Event.RETRIED),
     "retry waiting": Case(WAITING, RetryAsked(), Life(attempt=1, fence=7, tries=3), Event.RETRIED),
     "retry held": Case(HELD, RetryAsked(), GIVEN_BACK, Event.RETRIED),
@@ -286,7 +294,12 @@ def test_jitter_is_the_callers() -> None:
 fences = st.integers(1, 4)
 happenings = st.one_of(
     st.builds(Claimed, fence=fences, tries=st.integers(1, 4)),
-    st.builds(Ended, fence=fences, outcome=st.sampled_from(Outcome), kinds=st.sampled_from([(), KEY_ERROR, OS_ERROR])),
+    st.builds(
+        Ended,
+        fence=fences,
+        outcome=st.sampled_from(Outcome),
+        kinds=st.sampled_from([(), KEY_ERROR, OS_ERROR]),
+    ),
     st.builds(Lost, fence=fences, begun=st.booleans()),
     st.builds(Released, fence=fences),
     st.builds(Refused, fence=fences),

@@ -17,13 +17,13 @@ import click
 import cloudpickle
 import pytest
 
-import nbqueue.registry
+import nbqueue.handlers.registry
 from nbqueue.context import Context, entering
 from nbqueue.errors import InvalidCommand
-from nbqueue.handlers import Handler, Kind, Registry, origin_of
+from nbqueue.handlers.handler import Handler, Kind, Registry, origin_of
 from nbqueue.jobs import Claim, Options, QueuedCommand, Spec
 from nbqueue.payload import decode_call, encode_call
-from nbqueue.registry import Call, Job, adopted, command, job, to_call
+from nbqueue.handlers.registry import Call, Job, adopted, command, job, to_call
 
 HERE = f"module:{__name__}"
 
@@ -32,7 +32,7 @@ HERE = f"module:{__name__}"
 def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     """A table of its own for each test."""
     fresh = Registry()
-    monkeypatch.setattr(nbqueue.registry, "registry", fresh)
+    monkeypatch.setattr(nbqueue.handlers.registry, "registry", fresh)
     return fresh
 
 
@@ -362,7 +362,7 @@ def test_handle_may_take_the_context(registry: Registry) -> None:
             def handle(self, path: str) -> None: ...
 
 
-@pytest.mark.parametrize("option", sorted(nbqueue.registry.OptionKeywords.__annotations__))
+@pytest.mark.parametrize("option", sorted(nbqueue.handlers.registry.OptionKeywords.__annotations__))
 def test_an_annotated_option_is_refused(option: str, registry: Registry) -> None:
     """Every option, annotated, is refused at the class definition with how to write it."""
     body = {"__annotations__": {option: str}, option: "emails", "handle": handle}
@@ -382,7 +382,7 @@ def test_a_field_named_like_a_method_is_refused(name: str) -> None:
 def test_every_public_name_of_job_is_reserved() -> None:
     """The list of refused names holds every public method that Job has."""
     public = {name for name in vars(Job) if not name.startswith("_")}
-    assert public < nbqueue.definitions.METHOD_NAMES
+    assert public < nbqueue.handlers.definitions.METHOD_NAMES
 
 
 def test_a_class_that_cannot_work_is_refused_at_its_definition() -> None:
@@ -717,14 +717,14 @@ def test_a_notebook_is_its_path(
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     if env:
         monkeypatch.setenv("JPY_SESSION_NAME", env)
-    monkeypatch.setattr("nbqueue.handlers._shell", lambda: Shell(home, **names))
+    monkeypatch.setattr("nbqueue.handlers.handler._shell", lambda: Shell(home, **names))
     path = expected[1:] if expected.startswith("!") else home + expected
     assert origin_of(in_main()) == f"notebook:{path}"
 
 
 def test_a_session_is_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     """At a prompt without a file, a definition belongs to the folder it was started in."""
-    monkeypatch.setattr("nbqueue.handlers._shell", lambda: Shell(str(tmp_path), kernel=False))
+    monkeypatch.setattr("nbqueue.handlers.handler._shell", lambda: Shell(str(tmp_path), kernel=False))
     monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     assert origin_of(in_main()) == f"session:{tmp_path.resolve()}"
 
@@ -732,7 +732,7 @@ def test_a_session_is_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Any)
 def test_a_script_is_its_path_and_a_module_run_its_name(tmp_path: Any) -> None:
     """Run as a file, definitions belong to the file; run with -m, to the module, as if imported."""
     path = tmp_path / "flow.py"
-    path.write_text("from nbqueue.registry import job\n@job\ndef f(): ...\nprint(f.call().origin)\n")
+    path.write_text("from nbqueue.handlers.registry import job\n@job\ndef f(): ...\nprint(f.call().origin)\n")
 
     def printed(*arguments: str) -> str:
         done = subprocess.run(
@@ -746,7 +746,7 @@ def test_a_script_is_its_path_and_a_module_run_its_name(tmp_path: Any) -> None:
         )
         return done.stdout.strip()
 
-    root = nbqueue.registry.__file__.rpartition("/nbqueue/")[0]
+    root = nbqueue.handlers.registry.__file__.rpartition("/nbqueue/")[0]
     env = {"PYTHONPATH": root}
     assert printed("flow.py") == f"script:{path.resolve()}"
     assert printed("-m", "flow") == "module:flow"
@@ -757,7 +757,7 @@ def test_jobs_travel_by_value(registry: Registry) -> None:
     """A notebook's function that dispatches itself, and a Job class, are copied to a process that lacks them."""
     code = """
 import sys, cloudpickle
-from nbqueue.registry import job, Job, registry, to_call
+from nbqueue.handlers.registry import job, Job, registry, to_call
 @job
 def again(n): return again.call(n + 1)
 class Greet(Job):
@@ -767,7 +767,7 @@ again.call(1)
 to_call(Greet())
 sys.stdout.buffer.write(cloudpickle.dumps((again.handler.target, Greet)))
 """
-    root = nbqueue.registry.__file__.rpartition("/nbqueue/")[0]
+    root = nbqueue.handlers.registry.__file__.rpartition("/nbqueue/")[0]
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, timeout=30, check=True, env={"PYTHONPATH": root}
     )
@@ -782,8 +782,8 @@ sys.stdout.buffer.write(cloudpickle.dumps((again.handler.target, Greet)))
 
 def test_importing_it_is_light() -> None:
     """Defining jobs needs neither click nor pandas nor IPython."""
-    root = nbqueue.registry.__file__.rpartition("/nbqueue/")[0]
-    code = "import sys, nbqueue.registry; print(sorted({'click','cloudpickle','pandas','IPython'} & set(sys.modules)))"
+    root = nbqueue.handlers.registry.__file__.rpartition("/nbqueue/")[0]
+    code = "import sys, nbqueue.handlers.registry; print(sorted({'click','cloudpickle','pandas','IPython'} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

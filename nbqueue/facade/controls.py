@@ -13,9 +13,9 @@ from nbqueue import payload
 from nbqueue.durations import duration
 from nbqueue.errors import InvalidCommand, JobNotFound
 from nbqueue.jobs import State
-from nbqueue.looking import Looking
-from nbqueue.receipt import JobDispatch, cancel
-from nbqueue.selecting import Names, Since, unknown_queue
+from nbqueue.facade.looking import Looking
+from nbqueue.facade.receipt import JobDispatch, cancel
+from nbqueue.facade.selecting import Names, Since, unknown_queue
 from nbqueue.store import Selection
 
 __all__ = ["Controls", "JobId"]

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from nbqueue.connecting import Connection, QueueConfig
+from nbqueue.facade.connecting import Connection, QueueConfig
 from nbqueue.errors import QueueUnavailable
 from nbqueue.store import Store
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from nbqueue.durations import ago
 from nbqueue.errors import InvalidCommand
-from nbqueue.opened import Opened
-from nbqueue.selecting import Names, Picked, Since, pick
+from nbqueue.facade.opened import Opened
+from nbqueue.facade.selecting import Names, Picked, Since, pick
 from nbqueue.store import QueueInfo, WorkerInfo
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from nbqueue.errors import NotSupported, QueueUnavailable
-from nbqueue.intake import Live
+from nbqueue.facade.intake import Live
 from nbqueue.jobs import check_queue
 from nbqueue.store import Store
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from nbqueue.jobs import JobRecord, State
-from nbqueue.manager import QueueManager
+from nbqueue.facade.manager import QueueManager
 
 if TYPE_CHECKING:
     import pandas as pd

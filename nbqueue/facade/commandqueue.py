@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from nbqueue.context import current
 from nbqueue.jobs import check_queue
-from nbqueue.receipt import JobDispatch
+from nbqueue.facade.receipt import JobDispatch
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nbqueue.manager import QueueManager
+    from nbqueue.facade.manager import QueueManager
 
 __all__ = ["CommandQueue", "Connected", "connected"]
 
@@ -143,7 +143,7 @@ class CommandQueue:
     def _manager(self) -> QueueManager:
         if self._bound is not None:
             return self._bound
-        from nbqueue.manager import QueueManager, manager
+        from nbqueue.facade.manager import QueueManager, manager
 
         context = current(None)
         # Inside a job: the store that the job came from, which need not be the one connected last.

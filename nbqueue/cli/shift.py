@@ -23,8 +23,8 @@ import click
 
 from nbqueue.errors import NbqueueError
 from nbqueue.jobs import State
-from nbqueue.manager import QueueManager
-from nbqueue.terminal import count, one_line, span
+from nbqueue.facade.manager import QueueManager
+from nbqueue.cli.terminal import count, one_line, span
 
 __all__ = ["Shift", "import_handlers", "say_handlers"]
 

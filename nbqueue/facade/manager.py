@@ -13,19 +13,19 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-from nbqueue.commandqueue import CommandQueue, connected
-from nbqueue.connecting import QueueConfig
+from nbqueue.facade.commandqueue import CommandQueue, connected
+from nbqueue.facade.connecting import QueueConfig
 from nbqueue.context import current
-from nbqueue.dispatching import Dispatching
+from nbqueue.facade.dispatching import Dispatching
 from nbqueue.durations import duration
 from nbqueue.errors import InvalidCommand, NbqueueError
 from nbqueue.executor import Executor
 from nbqueue.jobs import State, check_queue, check_tries
-from nbqueue.opened import Target
-from nbqueue.receipt import JobDispatch
-from nbqueue.registry import registry
+from nbqueue.facade.opened import Target
+from nbqueue.facade.receipt import JobDispatch
+from nbqueue.handlers.registry import registry
 from nbqueue.secret import load_secret
-from nbqueue.selecting import Names, names_of, unknown_queue
+from nbqueue.facade.selecting import Names, names_of, unknown_queue
 from nbqueue.store import Store
 
 if TYPE_CHECKING:

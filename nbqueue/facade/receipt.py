@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, cast
 
 from nbqueue import payload
-from nbqueue.ending import Logs, failure_of
+from nbqueue.facade.ending import Logs, failure_of
 from nbqueue.errors import (
     InvalidCommand,
     JobCancelled,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, ParamSpec, Self, TypeVar, Unpack, dat
 
 from nbqueue import payload
 from nbqueue.context import Dispatcher, current
-from nbqueue.definitions import (
+from nbqueue.handlers.definitions import (
     ClassHandler,
     check_call,
     class_handler,
@@ -18,7 +18,7 @@ from nbqueue.definitions import (
     function_handler,
 )
 from nbqueue.errors import InvalidCommand
-from nbqueue.handlers import Handler, Kind, Registry, origin_of
+from nbqueue.handlers.handler import Handler, Kind, Registry, origin_of
 from nbqueue.jobs import OptionKeywords, Options, QueuedCommand, check_name
 
 __all__ = [
@@ -45,7 +45,7 @@ registry = Registry()
 
 
 def _facade() -> Dispatcher:
-    from nbqueue.manager import manager
+    from nbqueue.facade.manager import manager
 
     return manager()
 

@@ -17,12 +17,13 @@ from typing import Any, TypeVar
 
 import click
 
-from nbqueue import shift, terminal
+from nbqueue.cli import shift
+from nbqueue.cli import terminal
 from nbqueue.durations import duration, moment
 from nbqueue.errors import InvalidCommand, NbqueueError, QueueUnavailable
 from nbqueue.jobs import Options, QueuedCommand, State
-from nbqueue.manager import QueueConfig, QueueManager, connect
-from nbqueue.shift import say
+from nbqueue.facade.manager import QueueConfig, QueueManager, connect
+from nbqueue.cli.shift import say
 
 __all__ = ["Group", "cancelled", "dispatch_options", "filter_options", "main", "names_of", "to_work"]
 

@@ -15,7 +15,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from nbqueue.errors import InvalidCommand
-from nbqueue.handlers import Handler, Kind, origin_of
+from nbqueue.handlers.handler import Handler, Kind, origin_of
 from nbqueue.jobs import OptionKeywords, Options, check_name
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""The command line; imported by nothing else but the magics, which share its tables."""

@@ -1,0 +1,1 @@
+"""What users hold: managers, queues and receipts; and what stands between them and a store."""
