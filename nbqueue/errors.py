@@ -75,7 +75,9 @@ class JobFailed(NbqueueError):
         The last attempt's traceback, as text; empty where there is none.
     """
 
-    def __init__(self, message: str, *, job_id: str = "", cause: str = "error", error: str = "", traceback: str = ""):
+    def __init__(
+        self, message: str, *, job_id: str = "", cause: str = "error", error: str = "", traceback: str = ""
+    ):
         super().__init__(message)
         self.job_id = job_id
         self.cause = cause

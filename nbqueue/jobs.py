@@ -197,14 +197,20 @@ class Options:
             found["timeout"] = seconds(timeout, what="timeout", least=0.001)
         if (metadata := given.get("metadata")) is not None:
             found["metadata"] = check_metadata(metadata)
-        retry = {k: given[k] for k in ("backoff", "jitter", "retry_on", "give_up_on") if given.get(k) is not None}
+        retry = {
+            k: given[k] for k in ("backoff", "jitter", "retry_on", "give_up_on") if given.get(k) is not None
+        }
         if retry:
             found["retry"] = RetryPolicy.make(**retry)
         return cls(**found)
 
     def over(self, base: Options) -> Options:
         """Give these options with what they leave unsaid taken from ``base``; metadata is merged."""
-        said = {f.name: v for f in fields(self) if f.name != "metadata" and (v := getattr(self, f.name)) is not None}
+        said = {
+            f.name: v
+            for f in fields(self)
+            if f.name != "metadata" and (v := getattr(self, f.name)) is not None
+        }
         if "delay" in said and "scheduled_at" not in said:
             said["scheduled_at"] = None
         return replace(base, **said, metadata={**base.metadata, **self.metadata})

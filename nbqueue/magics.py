@@ -13,15 +13,18 @@ from IPython.core.magic import Magics, line_magic, magics_class
 from traitlets import Bool, Int, Unicode, observe
 
 from nbqueue.cli import terminal
-from nbqueue.cli.commands import Group, PassesOn, cancelled, dispatch_options, filter_options, names_of, to_work
-from nbqueue.errors import NbqueueError
-from nbqueue.jobs import State
-from nbqueue.facade.manager import (  # type: ignore[attr-defined]
-    QueueConfig,
-    QueueManager,
-    connect,
-    connected,
+from nbqueue.cli.commands import (
+    Group,
+    PassesOn,
+    cancelled,
+    dispatch_options,
+    filter_options,
+    names_of,
+    to_work,
 )
+from nbqueue.errors import NbqueueError
+from nbqueue.facade.manager import QueueConfig, QueueManager, connect, latest
+from nbqueue.jobs import State
 
 __all__ = ["NBQueue", "load", "unload"]
 
@@ -51,10 +54,10 @@ class NBQueue(Magics):
     @property
     def queues(self) -> QueueManager:
         """The queue connected last, which is the one opened here unless the notebook connected another."""
-        latest = _latest()
-        if latest is None:
-            latest = self._opened = self._open()
-        return latest
+        found = latest()
+        if found is None:
+            found = self._opened = self._open()
+        return found
 
     # -- loading
 
@@ -63,7 +66,7 @@ class NBQueue(Magics):
         self._loaded = True
         try:
             # A queue that the notebook has connected already is meant, unless something else is asked for.
-            if self.url or self.default_queue != "default" or _latest() is None:
+            if self.url or self.default_queue != "default" or latest() is None:
                 self._opened = self._open()
             where, *interrupted = terminal.opening(self.queues).splitlines()
         except NbqueueError as error:
@@ -164,12 +167,6 @@ class NBQueue(Magics):
         except ValueError as error:
             _complain(f"%nbq cannot read that line: {error}")
         return None
-
-
-def _latest() -> QueueManager | None:
-    """The manager connected last, without connecting one."""
-    found: list[QueueManager] = connected.all()
-    return found[-1] if found else None
 
 
 def _sentence(clause: str) -> str:

@@ -256,7 +256,10 @@ class Store(Protocol):
         """The workers that are here now."""
 
     def query(
-        self, sql: str, params: Sequence[object] = (), frames: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+        self,
+        sql: str,
+        params: Sequence[object] = (),
+        frames: Mapping[str, pd.DataFrame] = field(default_factory=dict),
     ) -> pd.DataFrame:
         """Run one read-only SELECT over the views ``jobs, attempts, events, logs, outputs`` and the given frames."""
 

@@ -51,7 +51,11 @@ NARROWER: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
         (*CONTRACTS, "executors", "executors.*", "run", "context", "capture", "slots", *L0),
         "an executor knows the contracts, what runs one job, and L0, but no store",
     ),
-    (("executor",), ("store", "run", "slots", *L0), "the Executor protocol knows jobs and the Store protocol's values"),
+    (
+        ("executor",),
+        ("store", "run", "slots", *L0),
+        "the Executor protocol knows jobs and the Store protocol's values",
+    ),
     (
         RUNNING,
         (*RUNNING, *CONTRACTS, *L0),
@@ -374,8 +378,16 @@ KNOWN = (
         ("executors.thread", "from nbqueue.stores.memory import MemoryStore", "an executor knows"),
         ("run", "from nbqueue.stores.memory import MemoryStore", "no store and no executor"),
         ("widgets.panel", "import nbqueue.stores.memory", "a face calls the facade"),
-        ("handlers.registry", "def other():\n    from ..facade.manager import QueueManager", "imports point down"),
-        ("handlers.registry", "import importlib\nimportlib.import_module('nbqueue.facade.manager')", "registry.py:2:"),
+        (
+            "handlers.registry",
+            "def other():\n    from ..facade.manager import QueueManager",
+            "imports point down",
+        ),
+        (
+            "handlers.registry",
+            "import importlib\nimportlib.import_module('nbqueue.facade.manager')",
+            "registry.py:2:",
+        ),
         ("worker", "from nbqueue import connect", "from the top"),
         ("jobs", "if TYPE_CHECKING:\n    from .store import Store", "imports point down"),
     ],
@@ -393,7 +405,10 @@ def test_wrong_direction_is_found(name: str, source: str, part: str) -> None:
         ("stores.shared", "from .memory import MemoryStore\nfrom ..store import Store"),
         ("handlers.registry", "def _facade():\n    from ..facade.manager import QueueManager"),
         ("facade.manager", "def _face(name):\n    from ..widgets import panel"),
-        ("widgets.panel", "from ..facade.manager import QueueManager\nfrom nbqueue.errors import NotSupported"),
+        (
+            "widgets.panel",
+            "from ..facade.manager import QueueManager\nfrom nbqueue.errors import NotSupported",
+        ),
         ("testing", "from .worker import Worker\nfrom .stores.memory import MemoryStore"),
     ],
 )

@@ -17,13 +17,12 @@ from typing import Any, TypeVar
 
 import click
 
-from nbqueue.cli import shift
-from nbqueue.cli import terminal
+from nbqueue.cli import shift, terminal
+from nbqueue.cli.shift import say
 from nbqueue.durations import duration, moment
 from nbqueue.errors import InvalidCommand, NbqueueError, QueueUnavailable
-from nbqueue.jobs import Options, QueuedCommand, State
 from nbqueue.facade.manager import QueueConfig, QueueManager, connect
-from nbqueue.cli.shift import say
+from nbqueue.jobs import Options, QueuedCommand, State
 
 __all__ = ["Group", "cancelled", "dispatch_options", "filter_options", "main", "names_of", "to_work"]
 
@@ -257,14 +256,15 @@ def work(url: str | None, names: tuple[str, ...], modules: tuple[str, ...], **gi
     served = names_of(names) or ["default"]
     imported = [shift.import_handlers(name) for name in modules]
     with _opened(url, make=True) as queues:
-        worker = queues.worker(
-            queues=None if "*" in served else served,
+        at_work = shift.Shift(
+            queues,
+            served=None if "*" in served else served,
             max_seconds=given.pop("max_time"),
             when_empty=given.pop("stop_when_empty"),
             **given,
         )
-        shift.say_handlers(queues, worker, imported)
-        if not shift.Shift(queues, worker).run():
+        shift.say_handlers(queues, at_work.served, imported)
+        if not at_work.run():
             raise click.ClickException(
                 "the worker stopped on the error above; what it had is back in its queue"
             )

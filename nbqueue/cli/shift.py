@@ -14,17 +14,16 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import click
 
-from nbqueue.errors import NbqueueError
-from nbqueue.jobs import State
-from nbqueue.facade.manager import QueueManager
 from nbqueue.cli.terminal import count, one_line, span
+from nbqueue.errors import NbqueueError
+from nbqueue.facade.manager import QueueManager
+from nbqueue.jobs import State
 
 __all__ = ["Shift", "import_handlers", "say_handlers"]
 
@@ -90,15 +89,14 @@ def _where(error: Exception) -> str:
     """Where the user's own code failed."""
     if isinstance(error, SyntaxError):
         return f" in {error.filename}, line {error.lineno}"
-    ours = (str(Path(__file__).parent), "importlib")
+    ours = (str(Path(__file__).parent.parent), "importlib")
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not any(p in f.filename for p in ours)]
     return f" in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
 
 
-def say_handlers(queues: QueueManager, worker: Any, imported: Sequence[str]) -> None:
+def say_handlers(queues: QueueManager, served: Sequence[str] | None, imported: Sequence[str]) -> None:
     """Say what this worker can run, and what waits since it cannot."""
-    # The facade has no word for them yet.
-    known = worker._registry.names()  # noqa: SLF001
+    known = queues.handlers()
     source = f"imported: {', '.join(imported)}" if imported else "no --import was given"
     if known:
         say(f"Handlers: {_listed(known)} ({source})")
@@ -107,7 +105,6 @@ def say_handlers(queues: QueueManager, worker: Any, imported: Sequence[str]) -> 
             f"No handlers ({source}): named commands and Job classes will wait. What was dispatched from a notebook"
             " brings its code along and runs; for the rest add --import MODULE."
         )
-    served = worker.info.queues
     missing = [name for name in served or () if name not in queues.list()]
     if missing:
         say(f"Not there yet, until somebody dispatches to it: {_listed(missing)}")
@@ -138,23 +135,28 @@ class Shift:
     ----------
     queues : QueueManager
         Whose worker it is.
-    worker : Worker
-        Not started yet.
+    served : Sequence[str] | None
+        The queues it serves, None for every queue.
+    **options
+        Of the worker, as ``queues.worker`` takes them.
     """
 
-    def __init__(self, queues: QueueManager, worker: Any) -> None:
+    def __init__(self, queues: QueueManager, served: Sequence[str] | None, **options: Any) -> None:
         self._queues = queues
-        self._worker = worker
+        self._worker = queues.worker(served, on_ended=self._show, **options)
         #: Signals, and None for the worker's end. A signal handler may put into a SimpleQueue, whatever it interrupts.
         self._happened: SimpleQueue[int | None] = SimpleQueue()
         self._ended: Counter[str] = Counter()
         self._log = _WorkerLog()
 
+    @property
+    def served(self) -> tuple[str, ...] | None:
+        """The queues it serves, None for every queue."""
+        return self._worker.info.queues
+
     def run(self) -> bool:
         """Work until the end, in the main thread; whether it was a good end."""
         worker, began = self._worker, time.monotonic()
-        # The facade hands no callback on yet.
-        worker._options = replace(worker._options, on_ended=self._show)  # noqa: SLF001
         logger = logging.getLogger("nbqueue.worker")
         logger.addHandler(self._log)
         before = {number: signal.signal(number, self._notice) for number in (signal.SIGINT, signal.SIGTERM)}

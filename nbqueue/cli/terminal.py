@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from nbqueue.jobs import JobRecord, State
 from nbqueue.facade.manager import QueueManager
+from nbqueue.jobs import JobRecord, State
 
 if TYPE_CHECKING:
     import pandas as pd

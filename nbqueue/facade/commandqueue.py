@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from nbqueue.context import current
-from nbqueue.jobs import check_queue
 from nbqueue.facade.receipt import JobDispatch
+from nbqueue.jobs import check_queue
 
 if TYPE_CHECKING:
     import pandas as pd

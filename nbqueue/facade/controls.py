@@ -12,10 +12,10 @@ from typing import Any
 from nbqueue import payload
 from nbqueue.durations import duration
 from nbqueue.errors import InvalidCommand, JobNotFound
-from nbqueue.jobs import State
 from nbqueue.facade.looking import Looking
 from nbqueue.facade.receipt import JobDispatch, cancel
 from nbqueue.facade.selecting import Names, Since, unknown_queue
+from nbqueue.jobs import State
 from nbqueue.store import Selection
 
 __all__ = ["Controls", "JobId"]

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any
 
-from nbqueue.facade.controls import Controls
 from nbqueue.errors import InvalidCommand
+from nbqueue.facade.controls import Controls
 from nbqueue.facade.intake import Prepared, prepare
-from nbqueue.jobs import Options
 from nbqueue.facade.receipt import JobDispatch
+from nbqueue.jobs import Options
 
 __all__ = ["Dispatching"]
 

@@ -11,10 +11,10 @@ from weakref import WeakValueDictionary
 
 from nbqueue import payload
 from nbqueue.errors import InvalidCommand, NbqueueError
-from nbqueue.handlers.handler import Handler, Kind
-from nbqueue.jobs import Claim, JobRecord, NewJob, Options, Spec, State, new_job_ids
 from nbqueue.facade.receipt import JobDispatch, Source
+from nbqueue.handlers.handler import Handler, Kind
 from nbqueue.handlers.registry import Call, to_call
+from nbqueue.jobs import Claim, JobRecord, NewJob, Options, Spec, State, new_job_ids
 from nbqueue.retry import RetryPolicy
 from nbqueue.secret import load_secret
 from nbqueue.store import Store

@@ -13,23 +13,24 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-from nbqueue.facade.commandqueue import CommandQueue, connected
-from nbqueue.facade.connecting import QueueConfig
 from nbqueue.context import current
-from nbqueue.facade.dispatching import Dispatching
 from nbqueue.durations import duration
 from nbqueue.errors import InvalidCommand, NbqueueError
 from nbqueue.executor import Executor
-from nbqueue.jobs import State, check_queue, check_tries
+from nbqueue.facade.commandqueue import CommandQueue, connected
+from nbqueue.facade.connecting import QueueConfig
+from nbqueue.facade.dispatching import Dispatching
 from nbqueue.facade.opened import Target
 from nbqueue.facade.receipt import JobDispatch
-from nbqueue.handlers.registry import registry
-from nbqueue.secret import load_secret
 from nbqueue.facade.selecting import Names, names_of, unknown_queue
+from nbqueue.handlers.registry import registry
+from nbqueue.jobs import State, check_queue, check_tries
+from nbqueue.secret import load_secret
 from nbqueue.store import Store
 
 if TYPE_CHECKING:
     from nbqueue.run import Services
+    from nbqueue.store import Report
     from nbqueue.worker import Worker
 
 __all__ = [
@@ -127,6 +128,7 @@ class QueueManager(Dispatching):
         max_jobs: int | None = None,
         max_seconds: float | timedelta | None = None,
         when_empty: bool = False,
+        on_ended: Callable[[Report], None] | None = None,
     ) -> Worker:
         """Make a worker, to be started with ``start()`` or ``with``; it stops when this closes.
 
@@ -146,6 +148,8 @@ class QueueManager(Dispatching):
             The longest wait between looks at a store that cannot wake it.
         max_jobs, max_seconds, when_empty : optional
             It stops by itself after so many jobs, so long, or when nothing is left to do.
+        on_ended : callable, optional
+            Called in the worker's thread with the report of each attempt that ended, once recorded; must be quick.
         """
         from nbqueue.executors import make_executor
         from nbqueue.worker import Worker, WorkerOptions
@@ -165,6 +169,7 @@ class QueueManager(Dispatching):
             max_jobs=None if max_jobs is None else check_tries(max_jobs, what="max_jobs"),
             max_seconds=None if max_seconds is None else duration(max_seconds, what="max_seconds"),
             when_empty=when_empty,
+            on_ended=on_ended,
         )
         slots = check_tries(concurrency, what="concurrency")
         worker = Worker(
@@ -172,6 +177,11 @@ class QueueManager(Dispatching):
         )
         self._workers.append(worker)
         return worker
+
+    @staticmethod
+    def handlers() -> tuple[str, ...]:
+        """Give the names that this process has handlers for, sorted."""
+        return registry.names()
 
     def _services(self) -> Services:
         from nbqueue.run import Services
@@ -252,6 +262,11 @@ def connect(target: Target = None) -> QueueManager:
 def manager() -> QueueManager:
     """Give the manager that was connected last and is open; connect the default where there is none."""
     return connected.latest(QueueManager)
+
+
+def latest() -> QueueManager | None:
+    """Give the manager that was connected last and is open, None where there is none."""
+    return next(reversed(connected.all()), None)
 
 
 def dispatch(work: object, **options: Any) -> JobDispatch:

@@ -8,8 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from nbqueue.facade.connecting import Connection, QueueConfig
 from nbqueue.errors import QueueUnavailable
+from nbqueue.facade.connecting import Connection, QueueConfig
 from nbqueue.store import Store
 
 __all__ = ["Opened", "Target"]

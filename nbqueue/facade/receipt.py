@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, cast
 
 from nbqueue import payload
-from nbqueue.facade.ending import Logs, failure_of
 from nbqueue.errors import (
     InvalidCommand,
     JobCancelled,
@@ -21,6 +20,7 @@ from nbqueue.errors import (
     NbqueueError,
     QueueUnavailable,
 )
+from nbqueue.facade.ending import Logs, failure_of
 from nbqueue.jobs import JobRecord, State, check_name, check_queue, seconds, timestamp, utc
 from nbqueue.run import unstored_reason
 from nbqueue.secret import load_secret

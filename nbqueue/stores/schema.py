@@ -177,7 +177,7 @@ _JOBS = f"""
            w.worker_id AS worker,
            CASE WHEN e.seq > f.cleared THEN e.error END AS error,
            l.cause,
-           CASE WHEN e.seq > f.cleared THEN e.traceback END AS traceback,
+           CASE WHEN e.seq > f.cleared THEN nullif(e.traceback, '') END AS traceback,
            coalesce(l.crashes, 0) AS crashes,
            d.data AS arguments,
            d.metadata,
@@ -195,7 +195,8 @@ _JOBS = f"""
     JOIN ledger l ON l.seq = f.seq
     JOIN specs s ON s.spec = d.spec
     LEFT JOIN workers w ON w.worker = f.worker
-    LEFT JOIN (SELECT job, max(seq) AS seq, max_by(error, seq) AS error, max_by(traceback, seq) AS traceback
+    LEFT JOIN (SELECT job, max(seq) AS seq, max_by(error, seq) AS error,
+                      max_by(coalesce(traceback, ''), seq) AS traceback
                FROM ledger WHERE error IS NOT NULL AND {_MOVES} GROUP BY job) e ON e.job = d.job
     LEFT JOIN (SELECT job, max(seq) AS seq, max_by(data, seq) AS progress
                FROM ledger WHERE event = 'progress' GROUP BY job) p ON p.job = d.job

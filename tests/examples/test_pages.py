@@ -147,7 +147,15 @@ def test_jobs_lists_what_a_context_has() -> None:
     listed = {name for names, _ in table(text_of("jobs.md"), "it has") for name in names}
     there = {name for name in dir(nbq.Context) if not name.startswith("_")}
     assert listed <= there
-    assert there - listed == {"batch_id", "capture", "claim", "dispatcher", "request_stop", "started", "take_progress"}
+    assert there - listed == {
+        "batch_id",
+        "capture",
+        "claim",
+        "dispatcher",
+        "request_stop",
+        "started",
+        "take_progress",
+    }
 
 
 def test_queues_lists_what_a_worker_takes() -> None:

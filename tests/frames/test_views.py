@@ -130,6 +130,15 @@ def test_second_attempt(book: Book) -> None:
     assert fields(row, "error", "traceback", "wait_seconds", "run_seconds") == (None, None, 3.0, 4.0)
 
 
+def test_error_and_traceback_are_of_one_attempt(book: Book) -> None:
+    """An error without a traceback does not get an earlier attempt's."""
+    job = book.job(0, tries=2)
+    book.run(job, 1, 3, Outcome.FAILED)
+    book.claim(job, 15)
+    book.lose(job, 16, begun=True)
+    assert fields(book.view(job), "error", "traceback") == ("worker went away", None)
+
+
 def test_retried_by_hand(book: Book) -> None:
     """After a retry by hand a job is pending, its allowance begins anew, and the old error is gone."""
     job = book.job(0)
