@@ -331,10 +331,9 @@ class Worker:
         self._prefetch.learn(ended)
         reports += ended
         reports += self._give_back_stalled(running, now)
-        held = len(self._held) - sum(
-            r.kind is not ReportKind.NEWS and r.claim.fence in self._held for r in reports
-        )
-        slots = self._slots()
+        over = {report.claim.fence for report in reports if report.kind is not ReportKind.NEWS}
+        held = len(self._held) - len(self._held & over)
+        slots = self._slots(over)
         if self._wants_turn(reports, now, room=slots > held):
             self._turn(reports, slots, now)
         else:
@@ -363,15 +362,16 @@ class Worker:
             waits.append(self._born + self._options.max_seconds - now)
         return max(0.0, min(waits))
 
-    def _slots(self) -> int:
-        """How many claims it would hold at once."""
+    def _slots(self, over: set[int]) -> int:
+        """How many claims it would hold at once, when these are off its hands."""
         if self.stopping:
             return 0
         slots = self.info.concurrency + self._prefetch.ahead
         if self._options.max_jobs is not None:
             slots = min(self.info.concurrency, self._options.max_jobs - self._ended)
         # What cannot be stopped has been replaced; what was taken back is not on the store's list any more.
-        return max(0, slots + len(self._stuck & self._held) - len(self._lost - self._stuck))
+        stuck, lost = self._stuck & self._held, self._lost - self._stuck
+        return max(0, slots + len(stuck - over) - len(lost - over))
 
     def _turn(self, reports: list[Report], slots: int, now: float) -> None:
         self._called = False

@@ -12,7 +12,6 @@ import re
 import sys
 import tempfile
 import time
-import warnings
 import webbrowser
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -326,7 +325,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-open", action="store_true", help="do not open the page in a browser")
     parser.add_argument("--save", action="store_true", help="renew the outputs of the committed notebook")
     args = parser.parse_args(argv)
-    warnings.simplefilter("default")
 
     print(f"Running {NOTEBOOK.relative_to(HERE.parent)} (15 seconds or so) …", flush=True)
     with tempfile.TemporaryDirectory(prefix="nbqueue-demo-", ignore_cleanup_errors=True) as name:

@@ -21,8 +21,9 @@ from nbqueue.lifecycle import Lost
 from nbqueue.slots import begun_claims
 from nbqueue.store import Capability
 from nbqueue.stores.engine import IndexStore, Interruption
-from nbqueue.stores.index import Index, Seat
+from nbqueue.stores.index import Index
 from nbqueue.stores.ledger import Ledger, Writes
+from nbqueue.stores.live import Seat
 from nbqueue.stores.owner import Ownership, check_path
 
 __all__ = ["DuckDBStore"]

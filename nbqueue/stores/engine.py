@@ -20,8 +20,9 @@ from uuid import UUID
 from nbqueue.errors import QueueUnavailable
 from nbqueue.jobs import Claim, JobRecord, NewJob, State
 from nbqueue.store import Answer, Capability, Handlers, QueueInfo, Report, Selection, Turn, WorkerInfo
-from nbqueue.stores.index import Index, Seat
+from nbqueue.stores.index import Index
 from nbqueue.stores.ledger import Ledger
+from nbqueue.stores.live import Seat
 from nbqueue.stores.why import explain
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from nbqueue.errors import StaleClaim
@@ -29,13 +28,11 @@ from nbqueue.lifecycle import (
     What,
     advance,
 )
-from nbqueue.store import Answer, Handlers, Report, ReportKind, WorkerInfo
+from nbqueue.store import Answer, Report, ReportKind, WorkerInfo
 from nbqueue.stores.lanes import Lanes
+from nbqueue.stores.live import LiveJob, Loader, Numbers, QueueState, Row, Seat, micros
 
-__all__ = ["Index", "LiveJob", "Loader", "QueueState", "Row", "Seat", "micros"]
-
-#: One row of the ledger, in the order of ``schema.COLUMNS``.
-Row = tuple[Any, ...]
+__all__ = ["Index"]
 
 #: A store that can load jobs again takes no more new ones into memory than up to so many unfinished ones.
 PENDING_KEPT = 20_000
@@ -43,11 +40,6 @@ ENDED_KEPT = 5_000
 
 #: Where a row has what is asked of it before it is on disk.
 _EVENT, _JOB, _JOB_ID = 2, 3, 16
-
-
-def micros(at: float | None) -> int | None:
-    """Seconds since the epoch as the ledger's microseconds."""
-    return None if at is None else round(at * 1e6)
 
 
 def _last(
@@ -58,126 +50,6 @@ def _last(
     if not error and event not in (Event.SUCCEEDED, Event.RETRIED):
         _, error, _, traceback = before
     return (data, error, cause, traceback)
-
-
-class LiveJob:
-    """A job that is loaded: where it stands, what it is, and how its last attempt went."""
-
-    __slots__ = (
-        "dispatched_at",
-        "finished_at",
-        "last",
-        "life",
-        "new",
-        "number",
-        "progress",
-        "spec_number",
-        "started_at",
-        "worker",
-    )
-
-    def __init__(self, number: int, new: NewJob, spec_number: int, dispatched_at: float, life: Life):
-        self.number = number
-        self.new = new
-        self.spec_number = spec_number
-        self.dispatched_at = dispatched_at
-        self.life = life
-        self.worker = ""
-        self.started_at: float | None = None
-        self.finished_at: float | None = None
-        #: (result, error, cause, traceback) of the last attempt that ended.
-        self.last: tuple[str, str, str, str] = ("", "", "", "")
-        self.progress = ""
-
-    def record(self) -> JobRecord:
-        """Give what is known of it, for people."""
-        new, life, spec = self.new, self.life, self.new.spec
-        result, error, cause, trace = self.last
-        due_at = life.due_at if life.due_at is not None else new.due_at
-        tries = life.max_attempts if life.attempt else (spec.tries or 1)
-        return JobRecord(
-            job_id=new.job_id,
-            spec=spec,
-            state=life.state,
-            attempt=life.attempt,
-            max_attempts=tries,
-            crashes=life.crashes,
-            fence=life.fence,
-            dispatched_at=self.dispatched_at,
-            scheduled_at=due_at if due_at is not None else self.dispatched_at,
-            started_at=self.started_at,
-            finished_at=self.finished_at if life.state.ended else None,
-            worker=self.worker,
-            result=result,
-            error=error,
-            cause=cause,
-            traceback=trace,
-            payload=new.payload,
-            metadata=new.metadata,
-            cancelling=life.cancelling,
-            batch_id=new.batch_id,
-            row=new.row,
-        )
-
-
-class Seat:
-    """A worker that has joined: what it can run, what it holds, and how much more it would take."""
-
-    __slots__ = ("accepted", "claims", "handlers", "info", "lease_until", "number", "slots", "wake")
-
-    def __init__(
-        self,
-        info: WorkerInfo,
-        number: int,
-        handlers: Handlers,
-        wake: Callable[[Sequence[Claim]], None],
-        lease_until: float,
-    ):
-        self.info = info
-        self.number = number
-        self.wake = wake
-        self.lease_until = lease_until
-        self.slots = 0
-        #: Its claims by fence.
-        self.claims: dict[int, LiveJob] = {}
-        self.use(handlers)
-
-    def use(self, handlers: Handlers) -> None:
-        """Take other handlers."""
-        self.handlers = handlers
-        self.accepted: dict[tuple[str, str, str], bool] = {}
-
-
-class QueueState:
-    """A queue's switch and its books."""
-
-    __slots__ = ("counts", "paused")
-
-    def __init__(self, *, paused: bool = False):
-        self.paused = paused
-        self.counts: dict[State, int] = dict.fromkeys(State, 0)
-
-
-class Loader(Protocol):
-    """Where jobs come from that are not in memory."""
-
-    def pending(self, numbers: Sequence[int]) -> list[LiveJob]:
-        """Those of these jobs that nothing has happened to since their dispatch."""
-
-    def jobs(self, ids: Sequence[UUID]) -> list[LiveJob]:
-        """These jobs, wherever they stand."""
-
-    def known(self, ids: Sequence[UUID]) -> set[UUID]:
-        """Which of these ids are taken."""
-
-
-class Numbers(NamedTuple):
-    """Where the ever-rising numbers go on."""
-
-    seq: int = 1
-    job: int = 1
-    worker: int = 1
-    epoch: int = 1
 
 
 class Index:
@@ -657,7 +529,8 @@ class Index:
             return []
         wanted = set(ids)
         new = [self._unwritten(row) for row in self.rows if row[_JOB_ID] in wanted]
-        return new + self._loader.jobs([i for i in ids if i not in {job.new.job_id for job in new}])
+        wanted -= {job.new.job_id for job in new}
+        return new + self._loader.jobs([i for i in ids if i in wanted])
 
     def watch(self, ids: Sequence[UUID], notify: Callable[[JobRecord], None]) -> None:
         """Have ``notify`` called for each of these jobs when it has ended; at once if it has."""

@@ -19,7 +19,8 @@ from nbqueue.lifecycle import LIFECYCLE_EVENTS, STATE_AFTER, Event, Life
 from nbqueue.retry import RetryPolicy
 from nbqueue.store import Selection
 from nbqueue.stores import schema
-from nbqueue.stores.index import Index, LiveJob, Numbers, QueueState, Row, micros
+from nbqueue.stores.index import Index
+from nbqueue.stores.live import LiveJob, Numbers, QueueState, Row, micros
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from nbqueue.errors import QueueUnavailable
 from nbqueue.stores.engine import IndexStore
-from nbqueue.stores.index import Index, Numbers
+from nbqueue.stores.index import Index
 from nbqueue.stores.ledger import Ledger, Writes
+from nbqueue.stores.live import Numbers
 
 if TYPE_CHECKING:
     import duckdb

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from nbqueue.jobs import State
-from nbqueue.stores.index import Index, LiveJob, Seat
+from nbqueue.stores.index import Index
+from nbqueue.stores.live import LiveJob, Seat
 
 __all__ = ["explain"]
 

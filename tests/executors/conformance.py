@@ -19,8 +19,8 @@ import pytest
 
 from nbqueue import payload
 from nbqueue.context import Context
-from nbqueue.handlers.definitions import function_handler
 from nbqueue.executor import Executor, StopReason
+from nbqueue.handlers.definitions import function_handler
 from nbqueue.handlers.handler import Handler
 from nbqueue.jobs import Claim, Options, Spec
 from nbqueue.lifecycle import Outcome

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from nbqueue.context import Context, JobStopped, current
-from nbqueue.handlers.definitions import function_handler
 from nbqueue.executor import Executor, StopReason
 from nbqueue.executors.thread import ThreadExecutor
+from nbqueue.handlers.definitions import function_handler
 from nbqueue.jobs import Claim, Options
 from nbqueue.lifecycle import Outcome
 from nbqueue.run import Runner

@@ -198,9 +198,10 @@ def test_held_job(book: Book) -> None:
 
 def test_cancelled_while_pending(book: Book) -> None:
     """A job cancelled before it ran has an end and no run."""
-    job = book.job(0)
+    job = book.job(0, tries=3)
     book.cancel(job, 6)
     row = book.view(job)
+    assert fields(row, "attempt", "max_attempts") == (0, 3)
     assert fields(row, "state", "cause", "finished_at") == ("cancelled", "cancelled", at(6))
     assert fields(row, "started_at", "wait_seconds", "run_seconds") == (None, None, None)
 
