@@ -19,10 +19,10 @@ from nbqueue.errors import (
     QueueUnavailable,
     StaleClaim,
 )
-from nbqueue.jobs import QueuedCommand, State
 from nbqueue.facade.manager import CommandQueue, QueueConfig, QueueManager, connect, dispatch, manager
 from nbqueue.facade.receipt import JobDispatch
 from nbqueue.handlers.registry import Job, command, job
+from nbqueue.jobs import QueuedCommand, State
 
 __all__ = [
     "CommandQueue",

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from nbqueue import frames
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,7 +82,7 @@ class Plots:
         matplotlib.axes.Axes
             One container of bars for each way to end that there was.
         """
-        found = frames.throughput(self._queues.store, every)
+        found = self._queues.throughput(every)
         ax = _axes(ax, "Throughput")
         if found.empty:
             return _nothing(ax, "no finished jobs yet")
@@ -126,7 +125,7 @@ class Plots:
         matplotlib.axes.Axes
             Durations on a logarithmic axis, the busiest commands from the top.
         """
-        found = frames.latency(self._queues.store)
+        found = self._queues.latency()
         shown = found.head(_COMMANDS_SHOWN)
         title = (
             "Latency"
@@ -176,7 +175,7 @@ class Plots:
         matplotlib.axes.Axes
             Two step lines, with what they came to last and at most.
         """
-        found = frames.backlog(self._queues.store)
+        found = self._queues.backlog()
         ax = _axes(ax, "Backlog")
         if found.empty:
             return _nothing(ax, "no jobs yet")
@@ -208,7 +207,7 @@ class Plots:
         matplotlib.axes.Axes
             A collection of bars for each outcome that there was.
         """
-        found = frames.timeline(self._queues.store, limit=_ATTEMPTS_SHOWN)
+        found = self._queues.timeline(limit=_ATTEMPTS_SHOWN)
         rows, names = _rows(found)
         of = found.attrs["of"]
         title = "Timeline" if of <= len(found) else f"Timeline: newest {len(found):,} of {of:,} attempts"
@@ -236,13 +235,15 @@ class Plots:
 
 
 def _rows(found: pd.DataFrame) -> tuple[np.ndarray[Any, Any], list[tuple[float, str]]]:
-    """Give each attempt its row, worker after worker by name, and each worker's middle and name."""
+    """Give each attempt its row, worker after worker as they began, and each worker's middle and name."""
     import numpy as np
 
     rows = np.zeros(len(found))
     names: list[tuple[float, str]] = []
     top = 0.0
-    for worker, mine in found.groupby("worker", observed=True).indices.items():
+    by_worker = found.groupby("worker", observed=True)
+    for worker in by_worker["started_at"].min().sort_values().index:
+        mine = by_worker.indices[worker]
         lanes = found["lane"].to_numpy()[mine]
         rows[mine] = top + lanes
         names.append((top + lanes.max() / 2, str(worker)))

@@ -115,7 +115,7 @@ def run_console(block: Block, where: str) -> None:
         if words[:1] != [PACKAGE]:
             continue
         done = subprocess.run(
-            [sys.executable, "-m", f"{PACKAGE}.cli", *words[1:]],
+            [sys.executable, "-m", PACKAGE, *words[1:]],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

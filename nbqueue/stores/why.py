@@ -40,7 +40,8 @@ def explain(job: LiveJob, index: Index, now: float) -> str:
 
 def _ended(job: LiveJob) -> str:
     life = job.life
-    _, error, cause, _ = job.last
+    cause = job.last[2]
+    error = _short(job)
     if life.state is State.SUCCEEDED:
         return f"it succeeded on attempt {life.attempt}"
     if life.state is State.CANCELLED:
@@ -49,8 +50,13 @@ def _ended(job: LiveJob) -> str:
         return f"it failed: its worker died {life.crashes} times while it ran; retry it once that is mended"
     if life.attempt >= life.max_attempts:
         spent = "its one attempt is" if life.max_attempts == 1 else f"all {life.max_attempts} attempts are"
-        return f"{spent} spent, the last with {error or cause}; retry it to give it fresh ones"
-    return f"it failed with {error or cause}, which its retry policy gives up on; retry it to run it again"
+        return f"{spent} spent, the last with {error}; retry it to give it fresh ones"
+    return f"it failed with {error}, which its retry policy gives up on; retry it to run it again"
+
+
+def _short(job: LiveJob) -> str:
+    """The last attempt's error in one line; some errors bring a page along."""
+    return job.last[1].strip().partition("\n")[0] or job.last[2]
 
 
 def _delayed(job: LiveJob, now: float) -> str:
@@ -58,7 +64,7 @@ def _delayed(job: LiveJob, now: float) -> str:
     when = datetime.fromtimestamp(due_at, UTC).isoformat(sep=" ", timespec="seconds")
     left = f"{due_at - now:.1f} s from now"
     if job.life.attempt:
-        error = job.last[1] or job.last[2]
+        error = _short(job)
         tries = f"attempt {job.life.attempt} of {job.life.max_attempts}"
         return f"{tries} failed with {error}; it is tried again at {when}, {left}"
     return f"delayed until {when}, {left}"

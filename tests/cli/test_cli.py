@@ -56,17 +56,19 @@ def stubborn():
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working directory of its own, with a module of handlers in it."""
+    """A working directory of its own, with a module of handlers in it, and no handlers yet."""
+    from nbqueue.handlers.registry import registry
+
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_owned", {})
+    monkeypatch.setattr(registry, "_named", {})
     (tmp_path / "nbq_tasks.py").write_text(TASKS)
     before = list(sys.path)
     yield tmp_path
     sys.path[:] = before
     sys.modules.pop("nbq_tasks", None)
-    from nbqueue.handlers.registry import registry
-
-    for name in ("import:data", "boom", "gate", "stubborn"):
-        registry.unregister(name)
+    # Whoever asks next must not be given what was known here.
+    registry.unregister("")
 
 
 def run(*args: str, **options: Any) -> Result:

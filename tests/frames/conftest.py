@@ -165,6 +165,9 @@ class Book:
         self.flush()
         return run_query(self.connection, sql, params, frames or {})
 
+    def close(self) -> None:
+        """Stay open: the fixture closes it."""
+
     def queues(self) -> list[QueueInfo]:
         names = sorted({spec.queue for spec in self.specs} | {"default"})
         lives = list(zip(self.spec_of, self.lives, strict=True))

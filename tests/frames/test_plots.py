@@ -14,8 +14,10 @@ from matplotlib.colors import to_hex
 from matplotlib.dates import ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 
+from nbqueue import plots
+from nbqueue.facade.manager import QueueManager
 from nbqueue.lifecycle import Outcome
-from nbqueue.plots import COLORS, Plots, _human
+from nbqueue.plots import COLORS, _human
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 EACH = ["throughput", "latency", "backlog", "timeline"]
 NOON = datetime(2026, 1, 1, tzinfo=UTC)
+OPEN: list[QueueManager] = []
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +35,14 @@ def agg() -> Iterator[None]:
     mpl.use("agg")
     yield
     plt.close("all")
+    while OPEN:
+        OPEN.pop().close()
+
+
+def Plots(book: Book) -> plots.Plots:  # noqa: N802 - stands for the class
+    """The plots of a manager on a store that was written by hand."""
+    OPEN.append(QueueManager(store=book))
+    return plots.Plots(OPEN[-1])
 
 
 @pytest.fixture
@@ -237,7 +248,7 @@ def test_timeline_bars(book: Book) -> None:
 
 def test_timeline_of_what_runs(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     """An attempt that runs reaches to now."""
-    monkeypatch.setattr(Plots, "_now", staticmethod(lambda: NOON + timedelta(seconds=60)))
+    monkeypatch.setattr(plots.Plots, "_now", staticmethod(lambda: NOON + timedelta(seconds=60)))
     book.claim(book.job(0), 10)
     assert bars(Plots(book).timeline())["running"] == [pytest.approx((days(10), days(60), 0))]
 
