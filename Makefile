@@ -25,7 +25,7 @@ lab: .venv/.with-demo .venv/.with-lab  ## open the notebooks in JupyterLab
 	$(py) -m jupyterlab --notebook-dir=notebooks $(ARGS)
 
 test: .venv/.with-test  ## run the tests: make test ARGS="-k retry -x"
-	$(py) -m pytest $(ARGS)
+	$(py) -m pytest -n auto --dist worksteal $(ARGS)
 
 check: .venv/.with-dev  ## formatting, lint and types
 	$(py) -m ruff format --check .

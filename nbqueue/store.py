@@ -204,8 +204,8 @@ class Store(Protocol):
     def join(self, worker: WorkerInfo, handlers: Handlers, wake: Callable[[Sequence[Claim]], None]) -> None:
         """Make a worker known.
 
-        ``wake`` is called (from any thread; it must be quick) with jobs claimed for it meanwhile out of the slots that its last turn
-        left open, or with nothing, which means: take a turn.
+        ``wake`` is called (from any thread; it must be quick) with jobs claimed for it meanwhile, out of the slots that
+        its last turn left open, or with nothing, which means: take a turn.
         """
 
     def turn(

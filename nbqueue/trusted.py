@@ -8,8 +8,8 @@ from collections.abc import Callable
 from nbqueue import payload
 from nbqueue.errors import NbqueueError, QueueError
 from nbqueue.handlers.handler import Handler, main_origin
-from nbqueue.jobs import Spec
 from nbqueue.handlers.registry import adopted
+from nbqueue.jobs import Spec
 
 __all__ = ["TrustedCode"]
 

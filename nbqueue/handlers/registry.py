@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, ParamSpec, Self, TypeVar, Unpack, dat
 
 from nbqueue import payload
 from nbqueue.context import Dispatcher, current
+from nbqueue.errors import InvalidCommand
 from nbqueue.handlers.definitions import (
     ClassHandler,
     check_call,
@@ -17,7 +18,6 @@ from nbqueue.handlers.definitions import (
     define_class,
     function_handler,
 )
-from nbqueue.errors import InvalidCommand
 from nbqueue.handlers.handler import Handler, Kind, Registry, origin_of
 from nbqueue.jobs import OptionKeywords, Options, QueuedCommand, check_name
 

@@ -6,6 +6,7 @@ One thread at a time may call what writes. ``query`` may be called from any thre
 from __future__ import annotations
 
 import contextlib
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -125,17 +126,36 @@ class Ledger:
         if tables:
             self._check_version()
         else:
-            con.begin()
-            for statement in (*schema.TABLES, *schema.VIEWS):
-                con.execute(statement)
-            con.execute(
-                "INSERT INTO meta VALUES ('schema', ?), ('seq', 0), ('job', 0), ('worker', 0), ('epoch', 0)",
-                [schema.SCHEMA_VERSION],
-            )
-            con.execute("INSERT INTO queues VALUES ('default', false)")
-            con.commit()
+            self._make_tables()
+        self._renew_views()
         con.execute("SET lock_configuration=true")
         return not tables
+
+    def _make_tables(self) -> None:
+        con = self._connection
+        con.begin()
+        for statement in schema.TABLES:
+            con.execute(statement)
+        con.execute(
+            "INSERT INTO meta VALUES ('schema', ?), ('views', 0), ('seq', 0), ('job', 0), ('worker', 0), ('epoch', 0)",
+            [schema.SCHEMA_VERSION],
+        )
+        con.execute("INSERT INTO queues VALUES ('default', false)")
+        con.commit()
+
+    def _renew_views(self) -> None:
+        """Make the views anew where an nbqueue with other views made them: they hold no data."""
+        con = self._connection
+        fingerprint = zlib.crc32("\n".join(schema.VIEWS).encode())
+        row = con.execute("SELECT value FROM meta WHERE name = 'views'").fetchone()
+        if row is not None and row[0] == fingerprint:
+            return
+        con.begin()
+        for statement in schema.VIEWS:
+            con.execute(statement)
+        con.execute("DELETE FROM meta WHERE name = 'views'")
+        con.execute("INSERT INTO meta VALUES ('views', ?)", [fingerprint])
+        con.commit()
 
     def _version(self) -> int:
         """The schema's version, 0 where these tables are not ours."""

@@ -771,3 +771,17 @@ def test_spec_is_read_back(opened: Callable[[], DuckDBStore], clock: FakeClock) 
     store.insert([job])
     store.close()
     assert get(opened(), job).spec == job.spec
+
+
+def test_views_of_another_version_are_renewed(tmp_path: Path) -> None:
+    """A file whose views another nbqueue made gets this one's when it is opened; what is in it stays."""
+    path = tmp_path / "jobs.duckdb"
+    store = DuckDBStore(path)
+    store.insert([new_job()])
+    store.close()
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE OR REPLACE VIEW jobs AS SELECT 1 AS number")
+        connection.execute("UPDATE meta SET value = 1 WHERE name = 'views'")
+    store = DuckDBStore(path)
+    assert store.query("SELECT state::VARCHAR AS state FROM jobs")["state"].tolist() == ["pending"]
+    store.close()

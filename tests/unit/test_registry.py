@@ -21,9 +21,9 @@ import nbqueue.handlers.registry
 from nbqueue.context import Context, entering
 from nbqueue.errors import InvalidCommand
 from nbqueue.handlers.handler import Handler, Kind, Registry, origin_of
+from nbqueue.handlers.registry import Call, Job, adopted, command, job, to_call
 from nbqueue.jobs import Claim, Options, QueuedCommand, Spec
 from nbqueue.payload import decode_call, encode_call
-from nbqueue.handlers.registry import Call, Job, adopted, command, job, to_call
 
 HERE = f"module:{__name__}"
 
@@ -783,7 +783,8 @@ sys.stdout.buffer.write(cloudpickle.dumps((again.handler.target, Greet)))
 def test_importing_it_is_light() -> None:
     """Defining jobs needs neither click nor pandas nor IPython."""
     root = nbqueue.handlers.registry.__file__.rpartition("/nbqueue/")[0]
-    code = "import sys, nbqueue.handlers.registry; print(sorted({'click','cloudpickle','pandas','IPython'} & set(sys.modules)))"
+    heavy = "{'click', 'cloudpickle', 'pandas', 'IPython'}"
+    code = f"import sys, nbqueue.handlers.registry; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
