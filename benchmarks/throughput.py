@@ -1,7 +1,7 @@
 """How many no-op jobs a second, and how long one takes: nbqueue, Huey on SQLite, and a ThreadPoolExecutor.
 
-All of them run the same number of no-op jobs in four threads of this process. nbqueue and Huey find them in a file and keep
-them there: with nbqueue every claim is on disk before its job runs, and every completion before it counts.
+All of them run the same number of no-op jobs in four threads of this process. nbqueue and Huey find them in a file and
+keep them there: with nbqueue every claim is on disk before its job runs, and every completion before it counts.
 The pool keeps nothing, so it shows what the threads themselves can do.
 
 Slowness is no error: the exit code is 0 whenever everything ran.
@@ -80,7 +80,7 @@ class Throughput:
 
     def run_huey(self) -> None:
         """The same with Huey: its own consumer with four thread workers, its defaults."""
-        from huey import SqliteHuey
+        from huey import SqliteHuey  # type: ignore[import-untyped]
 
         huey = SqliteHuey(filename=str(self._file("sqlite")))
         ran = _Countdown(self.jobs)

@@ -237,6 +237,9 @@ class Store(Protocol):
     def forget(self, selection: Selection) -> int:
         """Remove ended jobs with all their history; gives how many."""
 
+    def retain(self, seconds: float | None) -> None:
+        """Forget ended jobs this long after their end, while workers take turns; None: keep them for good."""
+
     def find(self, selection: Selection) -> list[UUID]:
         """Give the ids of the jobs selected, oldest first."""
 

@@ -1126,6 +1126,28 @@ class StoreConformance:
         assert store.forget(Selection()) == 0
         assert store.find(Selection()) == ids([running, pending])
 
+    def test_retain(self, store: Store, clock: FakeClock) -> None:
+        """What ended longer ago than it is to be kept is forgotten while workers take turns, and nothing else."""
+        old = bring(store, clock, State.SUCCEEDED)
+        waits = new_job(clock, delay=1e6)
+        store.insert([waits])
+        worker = FakeWorker(store, "tidy", lease=1e9)
+        clock.advance(3600.0)
+        young = bring(store, clock, State.FAILED)
+        worker.turn()
+        assert store.find(Selection()) == ids([old, waits, young])
+        store.retain(1800.0)
+        worker.turn()
+        assert store.find(Selection()) == ids([waits, young])
+        clock.advance(3600.0)
+        worker.turn()
+        assert store.find(Selection()) == ids([waits])
+        store.retain(None)
+        bring(store, clock, State.SUCCEEDED)
+        clock.advance(1e5)
+        worker.turn()
+        assert len(store.find(Selection())) == 2
+
     def test_forgotten_may_come_again(self, store: Store, clock: FakeClock) -> None:
         """The id of a forgotten job is a new one."""
         job = bring(store, clock, State.SUCCEEDED)

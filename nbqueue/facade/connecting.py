@@ -11,9 +11,11 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
+from nbqueue.durations import duration
 from nbqueue.errors import NotSupported, QueueUnavailable
 from nbqueue.facade.intake import Live
 from nbqueue.jobs import check_queue
@@ -42,6 +44,8 @@ class QueueConfig:
         The file; relative to the working directory, ``~`` is the home directory.
     default_queue : str
         The queue of a job that names none.
+    retention : str, float or timedelta, optional
+        How long the history of a job that has ended is kept, ``"30d"``; None: until it is pruned.
 
     Raises
     ------
@@ -57,9 +61,12 @@ class QueueConfig:
     driver: str = "duckdb"
     path: str | Path = _DEFAULT_PATH
     default_queue: str = "default"
+    retention: str | float | timedelta | None = None
 
     def __post_init__(self) -> None:
         check_queue(self.default_queue)
+        if self.retention is not None:
+            duration(self.retention, what="retention", least=1.0)
         if self.driver in _LATER:
             raise NotSupported(_LATER[self.driver])
         if self.driver not in ("duckdb", "memory"):

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from nbqueue.durations import duration
 from nbqueue.errors import QueueUnavailable
 from nbqueue.facade.connecting import Connection, QueueConfig
 from nbqueue.store import Store
@@ -52,6 +53,8 @@ class Opened:
         self._numbers = itertools.count()
         if self.config.default_queue != "default":
             opened.add_queue(self.config.default_queue)
+        if self.config.retention is not None:
+            opened.retain(duration(self.config.retention, what="retention"))
 
     @property
     def store(self) -> Store:

@@ -34,6 +34,9 @@ _log = logging.getLogger("nbqueue.store")
 
 T = TypeVar("T")
 
+#: Seconds between looks at what has been kept long enough.
+RETIRE_EVERY = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Interruption:
@@ -80,6 +83,8 @@ class IndexStore:
         self._clock = clock
         self._ticks = ticks
         self._chance = random.random
+        self._retention: float | None = None
+        self._retire_at = 0.0
         self._index: Index
         self._ledger: Ledger
 
@@ -129,6 +134,7 @@ class IndexStore:
             if handlers is not None:
                 seat.use(handlers)
             seat.slots = slots
+            self._retire(index, now, ticks)
             claims = index.claim(seat, now)
             cancels = [fence for fence, job in seat.claims.items() if job.life.cancelling]
             due_at = index.lanes.next_due()
@@ -184,6 +190,23 @@ class IndexStore:
             return self._ledger.forget(selection, index)
 
         return self._run(verb)
+
+    def retain(self, seconds: float | None) -> None:
+        """Forget ended jobs this long after their end, while workers take turns; None: keep them for good."""
+
+        def verb(_index: Index) -> None:
+            self._retention = seconds
+            self._retire_at = 0.0
+
+        self._run(verb)
+
+    def _retire(self, index: Index, now: float, ticks: float) -> None:
+        if self._retention is None or ticks < self._retire_at:
+            return
+        # Often enough that nothing stays a tenth longer than it should, and rarely enough to cost nothing.
+        self._retire_at = ticks + max(1.0, min(RETIRE_EVERY, self._retention / 10))
+        self._write_out(index)
+        self._ledger.forget(Selection(finished_before=now - self._retention), index)
 
     def find(self, selection: Selection) -> list[UUID]:
         """Give the ids of the jobs selected, oldest first."""

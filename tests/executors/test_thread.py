@@ -519,7 +519,8 @@ def test_runs_where_no_more_threads_are_to_be_had(
     bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Where the system gives fewer threads than slots, those that are there do the work."""
-    one, start, begun = bench(3), threading.Thread.start, []
+    one, start = bench(3), threading.Thread.start
+    begun: list[threading.Thread] = []
 
     def starve(thread: threading.Thread) -> None:
         if begun:

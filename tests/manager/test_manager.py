@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -697,3 +698,17 @@ def test_a_worker_serves_the_queues_it_was_given(queues: nbq.QueueManager) -> No
     mine, other = fail.options(queue="mine").dispatch(), fail.dispatch()
     queues.worker("mine", tries=2).drain(SOON)
     assert (mine.attempt, mine.state, other.state) == (2, nbq.State.FAILED, nbq.State.PENDING)
+
+
+def test_retention_is_set_with_the_queue(tmp_path: Path) -> None:
+    """A queue that is opened with a retention forgets what ended longer ago, as soon as a worker runs."""
+    path = tmp_path / "jobs.duckdb"
+    with nbq.connect(path) as queues:
+        old = queues.dispatch(nbq.QueuedCommand("tidy:nothing"))
+        old.cancel()
+    with pytest.raises(nbq.InvalidCommand, match="retention"):
+        nbq.QueueConfig(path=path, retention="soon")
+    with nbq.connect(nbq.QueueConfig(path=path, retention=1.0)) as queues:
+        queues.store._clock = lambda: time.time() + 10  # ten seconds later
+        queues.worker(when_empty=True).drain(10)
+        assert queues.jobs().empty

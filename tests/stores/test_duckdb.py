@@ -777,7 +777,7 @@ def test_views_of_another_version_are_renewed(tmp_path: Path) -> None:
     """A file whose views another nbqueue made gets this one's when it is opened; what is in it stays."""
     path = tmp_path / "jobs.duckdb"
     store = DuckDBStore(path)
-    store.insert([new_job()])
+    store.insert([new_job(FakeClock())])
     store.close()
     with duckdb.connect(str(path)) as connection:
         connection.execute("CREATE OR REPLACE VIEW jobs AS SELECT 1 AS number")

@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -246,7 +247,7 @@ def test_nothing_acknowledged_is_lost_to_kill_9(tmp_path: Path, nursery: Nursery
         rows = queues.store.query(
             "SELECT job_id, state, crashes, attempt, max_attempts, command, cause FROM jobs"
         )
-        jobs = {str(row.job_id): row for row in rows.itertuples()}
+        jobs: dict[str, Any] = {str(row.job_id): row for row in rows.itertuples()}
         assert len(set(acknowledged)) == len(acknowledged)
         assert set(acknowledged) <= jobs.keys()
         assert {row.state for row in jobs.values()} <= {"succeeded", "failed"}

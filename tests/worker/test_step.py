@@ -635,7 +635,7 @@ def test_keeps_reports_for_a_store_that_fails(
         turns += 1
         return real(*args)
 
-    desk.store.turn = count  # type: ignore[method-assign]
+    desk.store.turn = count  # type: ignore[method-assign,assignment]
     with caplog.at_level(logging.WARNING, "nbqueue.worker"):
         waits = [worker.step()]
         executor.run(1)
