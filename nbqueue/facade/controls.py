@@ -13,7 +13,7 @@ from nbqueue import payload
 from nbqueue.durations import duration
 from nbqueue.errors import InvalidCommand, JobNotFound
 from nbqueue.facade.looking import Looking
-from nbqueue.facade.receipt import JobDispatch, cancel
+from nbqueue.facade.receipt import JobDispatch
 from nbqueue.facade.selecting import Names, Since, unknown_queue
 from nbqueue.jobs import State
 from nbqueue.store import Selection
@@ -47,9 +47,7 @@ class Controls(Looking):
         job_id = self._id_of(id)
         found = self.store.get((job_id,))
         if not found:
-            raise JobNotFound(
-                f"there is no job {job_id} in {self.name}; it was forgotten, or another file has it"
-            )
+            raise self._not_found(job_id)
         (record,) = found
 
         def make() -> JobDispatch:
@@ -69,7 +67,8 @@ class Controls(Looking):
 
     def cancel(self, id: JobId | Iterable[JobId]) -> int:
         """Cancel a job, or several; running ones are asked to stop. Gives how many there were to cancel."""
-        return sum(cancel(self.store, receipt.job_id) for receipt in self._jobs(id))
+        ids = self._ids(id)
+        return sum(answer.done for answer in self.store.cancel(ids)) if ids else 0
 
     def retry(self, id: JobId | Iterable[JobId]) -> int:
         """Let an ended job run again, or a waiting one run now; or several.
@@ -79,9 +78,9 @@ class Controls(Looking):
         InvalidCommand
             If one runs, or waits for a worker already.
         """
-        receipts = self._jobs(id)
-        self._run_again([receipt.job_id for receipt in receipts], strict=True)
-        return len(receipts)
+        ids = self._ids(id)
+        self._run_again(ids, strict=True)
+        return len(ids)
 
     def retry_all(
         self, state: Names = "failed", *, queue: Names = None, command: object = None, since: Since = None
@@ -110,7 +109,7 @@ class Controls(Looking):
         InvalidCommand
             If one has not ended.
         """
-        ids = tuple(receipt.job_id for receipt in self._jobs(id))
+        ids = tuple(self._ids(id))
         for record in self.store.get(ids):
             if not record.state.ended:
                 named = f"{record.spec.command} {record.job_id}"
@@ -136,10 +135,20 @@ class Controls(Looking):
             self.store.forget(Selection(states=states, finished_before=self._clock() - age)) if states else 0
         )
 
-    def _jobs(self, id: JobId | Iterable[JobId]) -> list[JobDispatch]:
-        if isinstance(id, uuid.UUID | str | JobDispatch):
-            return [self.job(id)]
-        return [self.job(one) for one in id]
+    def _ids(self, id: JobId | Iterable[JobId]) -> list[uuid.UUID]:
+        """Give the ids of jobs that are there, of one or of several."""
+        given = (id,) if isinstance(id, uuid.UUID | str | JobDispatch) else id
+        ids = list(dict.fromkeys(self._id_of(one) for one in given))
+        known = {record.job_id for record in self.store.get(ids)}
+        for job_id in ids:
+            if job_id not in known:
+                raise self._not_found(job_id)
+        return ids
+
+    def _not_found(self, job_id: uuid.UUID) -> JobNotFound:
+        return JobNotFound(
+            f"there is no job {job_id} in {self.name}; it was forgotten, or another file has it"
+        )
 
     def _id_of(self, given: JobId) -> uuid.UUID:
         found = given.job_id if isinstance(given, JobDispatch) else given

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
@@ -27,6 +28,11 @@ class Dispatching(Controls):
     """The verbs that hand in work; ``QueueManager`` has them."""
 
     _pool: ThreadPoolExecutor | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Not the lock of ``close``: that one is held while jobs end, and they may have work to hand in.
+        self._pooling = threading.Lock()
 
     def dispatch(self, work: object, **options: Any) -> JobDispatch:
         """Hand in one job; it is on disk when this returns.
@@ -81,7 +87,7 @@ class Dispatching(Controls):
         """Hand in one job to this queue unless it names its own, without blocking the running loop."""
         # Arguments are encoded here and now, as whoever awaits this may go on to change them.
         prepared, receipts = self.prepare(queue, (work,), options)
-        with self._closing:
+        with self._pooling:
             _ = self.store
             pool = self._pool = self._pool or ThreadPoolExecutor(
                 _THREADS, thread_name_prefix="nbqueue-dispatch"
@@ -106,5 +112,7 @@ class Dispatching(Controls):
 
     def _finish(self, timeout: float) -> None:
         super()._finish(timeout)
-        if self._pool is not None:
-            self._pool.shutdown(wait=True)
+        with self._pooling:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 import uuid
 from collections.abc import Callable, Generator, Mapping
@@ -29,7 +30,7 @@ from nbqueue.store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["JobDispatch", "Logs", "Source", "cancel"]
+__all__ = ["JobDispatch", "Logs", "Source"]
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
@@ -243,7 +244,8 @@ class JobDispatch:
 
     def cancel(self) -> bool:
         """Cancel it, or ask it to stop if it runs; whether there was anything to cancel."""
-        return cancel(self._store(), self.job_id)
+        (answer,) = self._store().cancel((self.job_id,))
+        return answer.done
 
     def retry(self) -> Self:
         """Let it run again, or now if it waits for its time, with its attempts counted anew.
@@ -311,8 +313,12 @@ class JobDispatch:
         stop = await asyncio.to_thread(self._notify, notify)
         try:
             record = await ended
-        finally:
-            stop(unwatch=not ended.done())
+        except asyncio.CancelledError:
+            # Whoever waits again and again with a patience of its own would leave a watcher each time.
+            with contextlib.suppress(RuntimeError):  # the loop is being closed
+                loop.run_in_executor(None, functools.partial(stop, unwatch=True))
+            raise
+        stop(unwatch=False)
         return self.outcome(self._known(record))
 
     def _ended(self, timeout: float | timedelta | None) -> JobRecord:
@@ -412,9 +418,3 @@ def _read_id(given: uuid.UUID | str) -> uuid.UUID | str:
         return uuid.UUID(given)
     except ValueError:
         return given
-
-
-def cancel(store: Store, job_id: uuid.UUID) -> bool:
-    """Cancel a job; whether there was anything to cancel."""
-    (answer,) = store.cancel((job_id,))
-    return answer.done

@@ -7,6 +7,7 @@ that throughput rises with load while a lone call costs one commit.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections import deque
@@ -81,6 +82,7 @@ class DuckDBStore(IndexStore):
         super().__init__(str(path), clock=clock, ticks=ticks)
         check_path(path)
         self._path = path
+        self._pid = os.getpid()
         self.slot_folder = path.with_name(path.name + ".slots")
         self._inbox: deque[_Op] = deque()
         self._gate = threading.Lock()
@@ -142,6 +144,12 @@ class DuckDBStore(IndexStore):
     # -- the writer
 
     def _run(self, verb: Callable[[Index], T]) -> T:
+        if os.getpid() != self._pid:
+            # A fork has no writer; whatever it wrote to the file would be behind the owner's back.
+            raise QueueUnavailable(
+                f"{self.name} was opened before this process was forked, and stays with process {self._pid};"
+                " hand in work there, and return to it what it needs to know"
+            )
         op = _Op(verb)
         with self._gate:
             # Whatever passes here is answered: the writer leaves only when the inbox is empty and the gate shut.
@@ -268,7 +276,9 @@ class DuckDBStore(IndexStore):
             self._ledger.unchecked = 0
 
     def close(self) -> None:
-        """Write what is left, and let go of the file."""
+        """Write what is left, and let go of the file; a fork's copy does neither, since both are its parent's."""
+        if os.getpid() != self._pid:
+            return
         with self._gate:
             if self._stopping:
                 return

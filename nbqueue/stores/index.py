@@ -37,6 +37,8 @@ __all__ = ["Index"]
 #: A store that can load jobs again takes no more new ones into memory than up to so many unfinished ones.
 PENDING_KEPT = 20_000
 ENDED_KEPT = 5_000
+#: Of jobs with more text than this, in characters, it keeps none that it can load again: few would fill the memory.
+LARGE = 16_384
 
 #: Where a row has what is asked of it before it is on disk.
 _EVENT, _JOB, _JOB_ID = 2, 3, 16
@@ -83,6 +85,8 @@ class Index:
         #: Numbers of jobs that have ended since the last commit: the loader does not know it yet.
         self._gone: set[int] = set()
         self.ended: OrderedDict[UUID, LiveJob] = OrderedDict()
+        #: Those with much text that have ended since the last commit.
+        self._large: list[UUID] = []
         self.seats: dict[str, Seat] = {}
         self._watchers: dict[UUID, list[Callable[[JobRecord], None]]] = {}
         #: Watchers whose call waits for the next commit.
@@ -131,7 +135,8 @@ class Index:
                 lanes.push(spec, number, number, due_at)
             else:
                 reserved.append(number)
-            if worker_id is not None or self._loader is None or len(self.live) < PENDING_KEPT:
+            small = len(self.live) < PENDING_KEPT and len(payload) <= LARGE
+            if small or worker_id is not None or self._loader is None:
                 self.keep(LiveJob(number, new, spec_number, now, Life(due_at=due_at)))
             else:
                 known.add(job_id)
@@ -161,7 +166,11 @@ class Index:
     def settle(self) -> None:
         """Note that everything up to here is on disk, where the loader finds it."""
         self._gone.clear()
+        large, self._large = self._large, []
         if self._loader is not None:
+            for job_id in large:
+                if self.ended.pop(job_id, None) is not None:
+                    self._below_horizon(job_id)
             while len(self.ended) > ENDED_KEPT:
                 self._below_horizon(self.ended.popitem(last=False)[0])
 
@@ -446,6 +455,8 @@ class Index:
         self._gone.add(job.number)
         self._by_id.pop(job_id, None)
         self.ended[job_id] = job
+        if len(job.new.payload) + len(job.last[0]) + len(job.last[3]) > LARGE:
+            self._large.append(job_id)
         watchers = self._watchers.pop(job_id, None)
         if watchers:
             self._told.setdefault(job_id, []).extend(watchers)

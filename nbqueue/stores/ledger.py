@@ -201,8 +201,9 @@ class Ledger:
         recovered = Recovered()
         self._recover_untouched(index, now, recovered)
         open_jobs = self._fold(
-            f"SELECT {_FOLD} FROM ledger WHERE event IN ({_MOVES})"
-            f" GROUP BY job HAVING max_by(event, seq) NOT IN ({_ENDINGS})"
+            # First which they are: folding the texts of all that has ended would hold them in memory at once.
+            f"SELECT {_FOLD} FROM ledger WHERE event IN ({_MOVES}) AND job IN (SELECT job FROM ledger"
+            f" WHERE event IN ({_MOVES}) GROUP BY job HAVING max_by(event, seq) NOT IN ({_ENDINGS})) GROUP BY job"
         )
         for job in open_jobs:
             index.keep(job)

@@ -273,6 +273,5 @@ _OUTPUTS = """
     WHERE l.event = 'output'
     """
 
-VIEW_NAMES = ("jobs", "attempts", "events", "logs", "outputs")
 TABLE_NAMES = tuple(statement.split()[2] for statement in TABLES)
 VIEWS: tuple[str, ...] = (_JOBS, _ATTEMPTS, _EVENTS, _LOGS, _OUTPUTS)

@@ -13,9 +13,13 @@ from nbqueue.handlers.registry import registry
 
 @pytest.fixture(autouse=True)
 def fresh_registry() -> Iterator[None]:
-    """What a test defines is gone after it."""
+    """What a test defines is gone after it, and what modules of other folders have defined is there again."""
+    before = dict(registry._owned)
+    registry.clear()
     yield
     registry.clear()
+    for handler in before.values():
+        registry.register(handler)
 
 
 @pytest.fixture(params=["memory", "duckdb"])

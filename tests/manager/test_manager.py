@@ -326,6 +326,46 @@ def test_adispatch_many_at_once(queues: nbq.QueueManager) -> None:
     assert {record.payload for record in records} == {'{"args":[["users.csv"]],"kwargs":{}}'}
 
 
+def test_a_job_hands_in_work_while_its_queue_closes(tmp_path: Path) -> None:
+    """Closing waits for jobs, so they must not wait for it: the job ends, and what it handed in is there."""
+    begun = threading.Event()
+
+    @nbq.job
+    async def parent(ctx: nbq.Context) -> str:
+        begun.set()
+        while not queues._closing.locked():  # noqa: ASYNC110 - a lock tells nobody
+            await asyncio.sleep(0)
+        return str(await ctx.adispatch(DATA))
+
+    queues = nbq.connect(tmp_path / "jobs.duckdb")
+    queues.worker().start()
+    receipt = parent.dispatch()
+    assert begun.wait(SOON)
+    queues.close(5.0)
+    with nbq.connect(tmp_path / "jobs.duckdb") as again:
+        child = again.job(receipt.job_id).result(0)
+        assert again.job(child).state is nbq.State.PENDING
+
+
+def test_many_are_cancelled_in_one_commit(queues: nbq.QueueManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One question and one answer, however many there are; one that is not there keeps the others as they are."""
+    receipts = queues.dispatch_many([DATA] * 5)
+    calls: list[int] = []
+    cancel = queues.store.cancel
+
+    def count(ids: list[uuid.UUID]) -> object:
+        calls.append(len(ids))
+        return cancel(ids)
+
+    monkeypatch.setattr(queues.store, "cancel", count)
+    with pytest.raises(nbq.JobNotFound):
+        queues.cancel([receipts[0], uuid.uuid4()])
+    assert queues.cancel([*receipts, str(receipts[0])]) == 5
+    assert queues.cancel(receipts) == 0
+    assert queues.cancel([]) == 0
+    assert calls == [5, 5]
+
+
 def test_a_notebooks_function_is_stored_by_value_once(
     queues: nbq.QueueManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:

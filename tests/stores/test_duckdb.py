@@ -213,6 +213,27 @@ def test_evicted_is_equal(
     assert again.get([r.job_id for r in told]) == told
 
 
+def test_much_text_leaves_memory(
+    opened: Callable[[], DuckDBStore], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few jobs with large payloads or results do not fill it: they are where they are safe, and come from there."""
+    monkeypatch.setattr(index_module, "LARGE", 100)
+    store = opened()
+    large, small = new_job(clock, payload=f'{{"args":["{"x" * 100}"],"kwargs":{{}}}}'), new_job(clock)
+    store.insert([large, small])
+    assert [job.new.job_id for job in store._index.live.values()] == [small.job_id]
+    worker = FakeWorker(store)
+    first, second = worker.take(2)
+    assert (first.job_id, first.payload) == (large.job_id, large.payload)
+    worker.end(first)
+    worker.end(second, result=f'"{"y" * 100}"')
+    assert not store._index.ended
+    assert [record.result[1:-1] for record in store.get(ids([large, small]))] == ["", "y" * 100]
+    store.insert([large, small])
+    assert len(store.find(Selection())) == 2
+    check_books(store)
+
+
 def test_running_is_equal_in_the_fold(opened: Callable[[], DuckDBStore], clock: FakeClock) -> None:
     """A running job and one that is asked to stop are read back as they stand, the error of the last try included."""
     store = opened()
@@ -395,6 +416,38 @@ def test_second_process_is_refused(opened: Callable[[], DuckDBStore], path: Path
     assert "close it there" in said
     store.close()
     assert try_elsewhere(path) == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_is_no_owner(opened: Callable[[], DuckDBStore], path: Path) -> None:
+    """A fork has no writer: its verbs are refused at once, it touches neither file nor lock, and its parent goes on."""
+    program = """
+import os, signal, sys
+from pathlib import Path
+from nbqueue.stores.duckdb import DuckDBStore
+from nbqueue.testing import FakeClock, new_job
+
+store = DuckDBStore(Path(sys.argv[1]))
+store.insert([new_job(FakeClock())])
+child = os.fork()
+if not child:
+    signal.alarm(10)
+    try:
+        store.insert([new_job(FakeClock())])
+    except Exception as error:
+        print(error, flush=True)
+    store.close()
+    os._exit(0)
+print(os.waitpid(child, 0)[1], store._ledger.unchecked, flush=True)
+store.insert([new_job(FakeClock())])
+store.close()
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    refusal, after = done.stdout.splitlines()
+    assert "was opened before this process was forked" in refusal
+    assert after == "0 1"
+    assert len(opened().find(Selection())) == 2
 
 
 def test_link_is_the_same_file(opened: Callable[[], DuckDBStore], path: Path, tmp_path: Path) -> None:
