@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from nbqueue.context import Context, current
 from nbqueue.errors import (
     DispatchFailed,
     InvalidCommand,
@@ -23,6 +22,7 @@ from nbqueue.facade.manager import CommandQueue, QueueConfig, QueueManager, conn
 from nbqueue.facade.receipt import JobDispatch
 from nbqueue.handlers.registry import Job, command, job
 from nbqueue.jobs import QueuedCommand, State
+from nbqueue.running.context import Context, current
 
 __all__ = [
     "CommandQueue",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from nbqueue.jobs import Claim
 
 if TYPE_CHECKING:
-    from nbqueue.run import Runner
+    from nbqueue.running.run import Runner
     from nbqueue.slots import SlotFile
     from nbqueue.store import Report
 

@@ -23,15 +23,15 @@ PACKAGE = "nbqueue"
 LAYERS: dict[int, tuple[str, ...]] = {
     0: ("errors", "jobs", "durations", "retry", "lifecycle", "payload", "payload.*"),
     1: (
-        *("secret", "slots", "handlers", "handlers.*", "context", "capture", "standins", "run"),
+        *("secret", "slots", "handlers", "handlers.*", "running", "running.*"),
         *("store", "stores", "stores.*", "executor", "executors", "executors.*"),
     ),
-    2: ("worker", "prefetch", "trusted", "foreground", "frames"),
+    2: ("worker", "worker.*", "frames"),
     3: ("facade", "facade.*"),
     4: ("plots", "magics", "cli", "cli.*", "widgets", "widgets.*"),
 }
 L0, FACES = LAYERS[0], LAYERS[4]
-RUNNING = ("secret", "handlers", "handlers.*", "context", "capture", "standins", "run")
+RUNNING = ("secret", "handlers", "handlers.*", "running", "running.*")
 CONTRACTS = ("store", "executor")  # protocols and the values they speak in; no implementation
 
 #: Above every layer, may import any: the public names (``""`` is ``nbqueue/__init__.py``), the entry
@@ -48,12 +48,12 @@ NARROWER: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     ),
     (
         ("executors", "executors.*"),
-        (*CONTRACTS, "executors", "executors.*", "run", "context", "capture", "slots", *L0),
+        (*CONTRACTS, "executors", "executors.*", "running.*", "slots", *L0),
         "an executor knows the contracts, what runs one job, and L0, but no store",
     ),
     (
         ("executor",),
-        ("store", "run", "slots", *L0),
+        ("store", "running.run", "slots", *L0),
         "the Executor protocol knows jobs and the Store protocol's values",
     ),
     (
@@ -358,10 +358,10 @@ KNOWN = (
     "errors",
     "jobs",
     "handlers.registry",
-    "run",
+    "running.run",
     "store",
     "stores.memory",
-    "worker",
+    "worker.worker",
     "facade.manager",
     "widgets.panel",
 )
@@ -372,11 +372,11 @@ KNOWN = (
     [
         ("jobs", "from nbqueue.store import Store", "jobs is L0, nbqueue.store L1"),
         ("jobs", "def f():\n    import nbqueue.facade.manager", "jobs.py:2: imports point down"),
-        ("worker", "from .facade import manager", "nbqueue.facade.manager L3"),
-        ("stores.shared", "from ..worker import Worker", "nbqueue.worker L2"),
-        ("stores.shared", "from ..run import run_job", "a store knows the Store protocol"),
+        ("worker.worker", "from ..facade import manager", "nbqueue.facade.manager L3"),
+        ("stores.shared", "from ..worker.worker import Worker", "nbqueue.worker.worker L2"),
+        ("stores.shared", "from ..running.run import run_job", "a store knows the Store protocol"),
         ("executors.thread", "from nbqueue.stores.memory import MemoryStore", "an executor knows"),
-        ("run", "from nbqueue.stores.memory import MemoryStore", "no store and no executor"),
+        ("running.run", "from nbqueue.stores.memory import MemoryStore", "no store and no executor"),
         ("widgets.panel", "import nbqueue.stores.memory", "a face calls the facade"),
         (
             "handlers.registry",
@@ -388,7 +388,7 @@ KNOWN = (
             "import importlib\nimportlib.import_module('nbqueue.facade.manager')",
             "registry.py:2:",
         ),
-        ("worker", "from nbqueue import connect", "from the top"),
+        ("worker.worker", "from nbqueue import connect", "from the top"),
         ("jobs", "if TYPE_CHECKING:\n    from .store import Store", "imports point down"),
     ],
 )
@@ -401,7 +401,7 @@ def test_wrong_direction_is_found(name: str, source: str, part: str) -> None:
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("worker", "from .store import Store\nfrom nbqueue.jobs import Job"),
+        ("worker.worker", "from ..store import Store\nfrom nbqueue.jobs import Job"),
         ("stores.shared", "from .memory import MemoryStore\nfrom ..store import Store"),
         ("handlers.registry", "def _facade():\n    from ..facade.manager import QueueManager"),
         ("facade.manager", "def _face(name):\n    from ..widgets import panel"),
@@ -409,7 +409,7 @@ def test_wrong_direction_is_found(name: str, source: str, part: str) -> None:
             "widgets.panel",
             "from ..facade.manager import QueueManager\nfrom nbqueue.errors import NotSupported",
         ),
-        ("testing", "from .worker import Worker\nfrom .stores.memory import MemoryStore"),
+        ("testing", "from .worker.worker import Worker\nfrom .stores.memory import MemoryStore"),
     ],
 )
 def test_right_direction_passes(name: str, source: str) -> None:
@@ -421,7 +421,7 @@ def test_impurity_is_found() -> None:
     """A clock in L0 is found, at the top, late, and called."""
     source = "import time\ndef f():\n    from os import path\n    return datetime.now(UTC)"
     assert [line.split(":")[1] for line in impurities(parsed("jobs", source))] == ["1", "3", "4"]
-    assert not list(impurities(parsed("worker", source)))
+    assert not list(impurities(parsed("worker.worker", source)))
 
 
 def test_heavy_top_is_found() -> None:

@@ -20,14 +20,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from nbqueue.context import JobStopped
 from nbqueue.executor import SPARE_SLOTS, Running, StopReason
+from nbqueue.running.context import JobStopped
 from nbqueue.store import Report, ReportKind
 
 if TYPE_CHECKING:
-    from nbqueue.context import Context
     from nbqueue.jobs import Claim
-    from nbqueue.run import Attempt, Runner
+    from nbqueue.running.context import Context
+    from nbqueue.running.run import Attempt, Runner
     from nbqueue.slots import SlotFile
 
 __all__ = ["ThreadExecutor"]

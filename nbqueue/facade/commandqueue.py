@@ -7,9 +7,9 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from nbqueue.context import current
 from nbqueue.facade.receipt import JobDispatch
 from nbqueue.jobs import check_queue
+from nbqueue.running.context import current
 
 if TYPE_CHECKING:
     import pandas as pd

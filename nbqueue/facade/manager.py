@@ -13,7 +13,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-from nbqueue.context import current
 from nbqueue.durations import duration
 from nbqueue.errors import InvalidCommand, NbqueueError
 from nbqueue.executor import Executor
@@ -25,13 +24,14 @@ from nbqueue.facade.receipt import JobDispatch
 from nbqueue.facade.selecting import Names, names_of, unknown_queue
 from nbqueue.handlers.registry import registry
 from nbqueue.jobs import State, check_queue, check_tries
+from nbqueue.running.context import current
 from nbqueue.secret import load_secret
 from nbqueue.store import Store
 
 if TYPE_CHECKING:
-    from nbqueue.run import Services
+    from nbqueue.running.run import Services
     from nbqueue.store import Report
-    from nbqueue.worker import Worker
+    from nbqueue.worker.worker import Worker
 
 __all__ = [
     "CommandQueue",
@@ -109,7 +109,7 @@ class QueueManager(Dispatching):
         JobFailed, JobTimeout, JobCancelled
             If it did not succeed.
         """
-        from nbqueue.foreground import run_here
+        from nbqueue.worker.foreground import run_here
 
         (item,), (receipt,) = self.prepare(None, (work,), options)
         job = item.job._replace(due_at=None)
@@ -152,7 +152,7 @@ class QueueManager(Dispatching):
             Called in the worker's thread with the report of each attempt that ended, once recorded; must be quick.
         """
         from nbqueue.executors import make_executor
-        from nbqueue.worker import Worker, WorkerOptions
+        from nbqueue.worker.worker import Worker, WorkerOptions
 
         store = self.store
         wanted = names_of(queues, what="queues")
@@ -184,7 +184,7 @@ class QueueManager(Dispatching):
         return registry.names()
 
     def _services(self) -> Services:
-        from nbqueue.run import Services
+        from nbqueue.running.run import Services
 
         return Services(
             key=load_secret, dispatcher=self, live_call=self.live.call, on_value=self.live.on_value

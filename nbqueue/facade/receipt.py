@@ -23,7 +23,7 @@ from nbqueue.errors import (
 )
 from nbqueue.facade.ending import Logs, failure_of
 from nbqueue.jobs import JobRecord, State, check_name, check_queue, seconds, timestamp, utc
-from nbqueue.run import unstored_reason
+from nbqueue.running.run import unstored_reason
 from nbqueue.secret import load_secret
 from nbqueue.store import Store
 

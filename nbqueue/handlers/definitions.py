@@ -19,7 +19,7 @@ from nbqueue.handlers.handler import Handler, Kind, origin_of
 from nbqueue.jobs import OptionKeywords, Options, check_name
 
 if TYPE_CHECKING:
-    from nbqueue.context import Context
+    from nbqueue.running.context import Context
 
 __all__ = [
     "OPTION_NAMES",

@@ -19,7 +19,7 @@ from nbqueue.payload import code_hash
 from nbqueue.store import Handlers
 
 if TYPE_CHECKING:
-    from nbqueue.context import Context
+    from nbqueue.running.context import Context
 
 __all__ = ["Handler", "Kind", "Registry", "main_origin", "origin_of"]
 

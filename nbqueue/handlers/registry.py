@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, ParamSpec, Self, TypeVar, Unpack, dataclass_transform, overload
 
 from nbqueue import payload
-from nbqueue.context import Dispatcher, current
 from nbqueue.errors import InvalidCommand
 from nbqueue.handlers.definitions import (
     ClassHandler,
@@ -20,6 +19,7 @@ from nbqueue.handlers.definitions import (
 )
 from nbqueue.handlers.handler import Handler, Kind, Registry, origin_of
 from nbqueue.jobs import OptionKeywords, Options, QueuedCommand, check_name
+from nbqueue.running.context import Dispatcher, current
 
 __all__ = [
     "Call",

@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 
 from nbqueue import payload
-from nbqueue.context import Context
 from nbqueue.executor import Executor, StopReason
 from nbqueue.handlers.definitions import function_handler
 from nbqueue.handlers.handler import Handler
 from nbqueue.jobs import Claim, Options, Spec
 from nbqueue.lifecycle import Outcome
-from nbqueue.run import ERROR_MAX, TRACEBACK_MAX, Runner, Services, unstored_reason
+from nbqueue.running.context import Context
+from nbqueue.running.run import ERROR_MAX, TRACEBACK_MAX, Runner, Services, unstored_reason
 from nbqueue.slots import SlotFile, begun_claims
 from nbqueue.store import Report, ReportKind
 
@@ -331,7 +331,7 @@ class ExecutorConformance:
         assert report.kinds[:2] == ("builtins.KeyError", "builtins.LookupError")
         assert report.traceback.startswith("Traceback")
         assert "in fail" in report.traceback
-        assert "nbqueue/run.py" not in report.traceback
+        assert "nbqueue/running/run.py" not in report.traceback
 
     @pytest.mark.parametrize("job", ["leave", "leave_async"])
     @pytest.mark.parametrize(

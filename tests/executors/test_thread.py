@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from nbqueue.context import Context, JobStopped, current
 from nbqueue.executor import Executor, StopReason
 from nbqueue.executors.thread import ThreadExecutor
 from nbqueue.handlers.definitions import function_handler
 from nbqueue.jobs import Claim, Options
 from nbqueue.lifecycle import Outcome
-from nbqueue.run import Runner
+from nbqueue.running.context import Context, JobStopped, current
+from nbqueue.running.run import Runner
 from nbqueue.store import ReportKind
 from tests.executors.conformance import JOBS, PATIENCE, Bench, ExecutorConformance, Meeting
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from nbqueue.capture import Capture, active, install, uninstall
+from nbqueue.running.capture import Capture, active, install, uninstall
 
 
 @pytest.fixture(autouse=True)
@@ -395,7 +395,7 @@ def test_a_whole_interpreter_ends_in_peace() -> None:
     """A script that never uninstalls exits without a word of its own, its prints in place."""
     script = """
         import sys
-        from nbqueue.capture import Capture
+        from nbqueue.running.capture import Capture
         with Capture() as said:
             print("job")
         print("cell", repr(said.text()))

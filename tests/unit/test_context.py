@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from nbqueue.capture import Capture, uninstall
-from nbqueue.context import Context, JobStopped, NotInJob, current, entering
 from nbqueue.errors import InvalidCommand, NbqueueError
 from nbqueue.executor import StopReason
 from nbqueue.jobs import Claim, Spec
 from nbqueue.payload import encode
+from nbqueue.running.capture import Capture, uninstall
+from nbqueue.running.context import Context, JobStopped, NotInJob, current, entering
 
 
 class Notes:
@@ -206,7 +206,7 @@ def test_every_reason_to_stop_has_a_sentence(reason: StopReason) -> None:
 def test_seconds_left_counts_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left of the timeout counts from when the job started and never goes below nothing."""
     now = 100.0
-    monkeypatch.setattr("nbqueue.context.monotonic", lambda: now)
+    monkeypatch.setattr("nbqueue.running.context.monotonic", lambda: now)
     assert context_of().seconds_left() is None
     ctx = context_of(timeout=60.0)
     assert ctx.seconds_left() == 60

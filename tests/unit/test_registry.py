@@ -18,12 +18,12 @@ import cloudpickle
 import pytest
 
 import nbqueue.handlers.registry
-from nbqueue.context import Context, entering
 from nbqueue.errors import InvalidCommand
 from nbqueue.handlers.handler import Handler, Kind, Registry, origin_of
 from nbqueue.handlers.registry import Call, Job, adopted, command, job, to_call
 from nbqueue.jobs import Claim, Options, QueuedCommand, Spec
 from nbqueue.payload import decode_call, encode_call
+from nbqueue.running.context import Context, entering
 
 HERE = f"module:{__name__}"
 

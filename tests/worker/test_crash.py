@@ -133,7 +133,7 @@ def nurse() -> None:
 
     import nbqueue.executors.thread
     import nbqueue.stores.duckdb
-    import nbqueue.worker  # noqa: F401 - as above
+    import nbqueue.worker.worker  # noqa: F401 - as above
 
     for line in sys.stdin:
         role, path, given, out, errors = line.split()

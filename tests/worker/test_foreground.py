@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import nbqueue as nbq
-from nbqueue import foreground
+from nbqueue.worker import foreground
 
 ROOT = Path(__file__).parent.parent.parent
 

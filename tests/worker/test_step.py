@@ -18,13 +18,13 @@ from nbqueue.handlers.definitions import function_handler
 from nbqueue.handlers.handler import Registry, main_origin
 from nbqueue.jobs import Claim, JobRecord, NewJob, Options, Spec, State, new_job_ids
 from nbqueue.lifecycle import Outcome
-from nbqueue.prefetch import Prefetch
 from nbqueue.retry import RetryPolicy
-from nbqueue.run import Attempt, Runner, Services
+from nbqueue.running.run import Attempt, Runner, Services
 from nbqueue.slots import SlotFile
 from nbqueue.store import Handlers, LogChunk, Report, ReportKind, Selection, Turn, WorkerInfo
 from nbqueue.stores.memory import MemoryStore
-from nbqueue.worker import Worker, WorkerOptions
+from nbqueue.worker.prefetch import Prefetch
+from nbqueue.worker.worker import Worker, WorkerOptions
 
 KEY = b"a secret for tests" * 2
 NOW = 1_700_000_000.0

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from nbqueue import payload
-from nbqueue.context import Context, Dispatcher, JobStopped, entering
 from nbqueue.errors import InvalidCommand, NbqueueError, PayloadUntrusted
 from nbqueue.executor import StopReason
 from nbqueue.handlers.handler import Handler
 from nbqueue.jobs import Claim, Spec
 from nbqueue.lifecycle import Outcome
 from nbqueue.retry import kinds_of
+from nbqueue.running.context import Context, Dispatcher, JobStopped, entering
 from nbqueue.store import Report, ReportKind
 
 __all__ = ["Attempt", "Perform", "Runner", "Services", "unstored_reason"]
@@ -28,7 +28,7 @@ ERROR_MAX = 2_000
 TRACEBACK_MAX = 100_000
 RESULT_MAX = 64 * 1024 * 1024
 _UNSTORED = '{"$nbq-unstored": '
-_HERE = str(Path(__file__).parent) + os.sep
+_HERE = str(Path(__file__).parent.parent) + os.sep
 
 #: Calls the handler's call, and brings it to its value if the handler is ``async def``.
 Perform = Callable[[Callable[[], Any], bool], Any]

@@ -11,7 +11,7 @@ from operator import itemgetter
 from time import time
 from typing import Self
 
-from nbqueue.standins import Sink, install, settled, target, uninstall
+from nbqueue.running.standins import Sink, install, settled, target, uninstall
 from nbqueue.store import LogChunk
 
 __all__ = ["CHARACTERS_MAX", "Capture", "active", "install", "uninstall"]

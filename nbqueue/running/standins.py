@@ -126,7 +126,7 @@ class _JobLog(logging.Handler):
             return
         try:
             sink.write("log", self.format(record) + "\n")
-        except Exception:  # noqa: BLE001 - what logging asks of handlers: a bad format string is shown, not raised
+        except Exception:
             self.handleError(record)
 
 

@@ -24,11 +24,11 @@ from nbqueue.errors import NbqueueError, QueueError
 from nbqueue.executor import SPARE_SLOTS, Executor, Running, StopReason
 from nbqueue.handlers.handler import Handler, Registry
 from nbqueue.jobs import Claim, Spec, State
-from nbqueue.prefetch import Prefetch
-from nbqueue.run import Runner, Services
+from nbqueue.running.run import Runner, Services
 from nbqueue.slots import SlotFile
 from nbqueue.store import Handlers, LogChunk, Report, ReportKind, Store, Turn, WorkerInfo
-from nbqueue.trusted import TrustedCode
+from nbqueue.worker.prefetch import Prefetch
+from nbqueue.worker.trusted import TrustedCode
 
 __all__ = ["Worker", "WorkerOptions"]
 

@@ -12,10 +12,10 @@ from time import monotonic
 from typing import Any, Final, Protocol, TypeVar, cast, overload
 from uuid import UUID
 
-from nbqueue.capture import Capture
 from nbqueue.errors import InvalidCommand, NbqueueError
 from nbqueue.executor import StopReason
 from nbqueue.jobs import Claim
+from nbqueue.running.capture import Capture
 
 __all__ = ["Context", "Dispatcher", "JobStopped", "NotInJob", "current", "entering"]
 

@@ -17,7 +17,7 @@ from typing import Any
 from nbqueue.errors import InvalidCommand, QueueError
 from nbqueue.handlers.handler import Registry
 from nbqueue.jobs import JobRecord, NewJob
-from nbqueue.run import Runner, Services
+from nbqueue.running.run import Runner, Services
 from nbqueue.store import Handlers, LogChunk, ReportKind, Store, WorkerInfo
 
 __all__ = ["run_here"]
@@ -111,7 +111,7 @@ def _elsewhere(awaitable: Awaitable[Any]) -> Any:
     def run() -> None:
         try:
             ended.set_result(variables.run(asyncio.run, main()))
-        except BaseException as error:  # noqa: BLE001 - it is raised again in the caller's thread
+        except BaseException as error:
             ended.set_exception(error)
 
     thread = threading.Thread(target=run, name="nbqueue-foreground", daemon=True)
