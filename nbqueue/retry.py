@@ -12,7 +12,7 @@ from numbers import Real
 
 from nbqueue.errors import InvalidCommand
 
-__all__ = ["RetryPolicy", "kinds_of", "policy"]
+__all__ = ["RetryPolicy", "kinds_of"]
 
 #: The longest wait of the exponential default, in seconds.
 LONGEST = 300.0
@@ -143,19 +143,6 @@ class RetryPolicy:
 
 
 _DEFAULT = RetryPolicy()
-
-
-def policy(
-    backoff: object = None, jitter: object = None, retry_on: object = None, give_up_on: object = None
-) -> RetryPolicy:
-    """Make a policy of what users write; the same as `RetryPolicy.make`.
-
-    Examples
-    --------
-    >>> policy(backoff=2).delay(attempt=7, chance=0.3)
-    2.0
-    """
-    return RetryPolicy.make(backoff, jitter, retry_on, give_up_on)
 
 
 def kinds_of(error: BaseException) -> tuple[str, ...]:

@@ -222,8 +222,10 @@ class Store(Protocol):
     def get(self, ids: Sequence[UUID]) -> list[JobRecord]:
         """Give the records of these jobs, in this order; unknown ones are left out."""
 
-    def watch(self, ids: Sequence[UUID], notify: Callable[[JobRecord], None]) -> Callable[[], None]:
+    def watch(self, ids: Sequence[UUID], notify: Callable[[JobRecord | None], None]) -> Callable[[], None]:
         """Call ``notify`` once for each of these jobs when it has ended, at once if it has; gives a way to stop that.
+
+        It is called with None if the store broke, and can never tell.
 
         ``notify`` is called from any thread and must be quick. A job that is retried by hand is not watched on.
         """

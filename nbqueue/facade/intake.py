@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import uuid
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from nbqueue import payload
-from nbqueue.errors import InvalidCommand, NbqueueError
+from nbqueue.errors import InvalidCommand, NbqueueError, QueueUnavailable
 from nbqueue.facade.receipt import JobDispatch, Source
 from nbqueue.handlers.handler import Handler, Kind
 from nbqueue.handlers.registry import Call, to_call
@@ -149,19 +150,22 @@ class Live:
                 self._calls[job.job_id] = (tuple(call.args), dict(call.kwargs))
         try:
             self._store.insert([item.job for item in prepared])
-            if pickled:
-                self._store.watch(pickled, self._drop_call)
         except BaseException:
             for job_id in pickled:
                 self._calls.pop(job_id, None)
             raise
+        if pickled:
+            # They were accepted, whatever becomes of the store now.
+            with contextlib.suppress(QueueUnavailable):
+                self._store.watch(pickled, self._drop_call)
 
     def call(self, job_id: uuid.UUID) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Give a job's arguments as they are, None where only their encoding is left."""
         return self._calls.get(job_id)
 
-    def _drop_call(self, record: JobRecord) -> None:
-        self._calls.pop(record.job_id, None)
+    def _drop_call(self, record: JobRecord | None) -> None:
+        if record is not None:
+            self._calls.pop(record.job_id, None)
 
     def keep(self, receipt: JobDispatch) -> None:
         """Let results reach this receipt, while somebody holds it."""
@@ -181,7 +185,9 @@ class Live:
         for start in range(0, len(held), _FEW):
             self._store.watch(held[start : start + _FEW], self._on_end)
 
-    def _on_end(self, record: JobRecord) -> None:
+    def _on_end(self, record: JobRecord | None) -> None:
+        if record is None:
+            return
         receipt = self._receipts.get(record.job_id)
         # Who failed may be retried by another process, so only success is worth remembering.
         if receipt is not None and record.state is State.SUCCEEDED:

@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import importlib
 import time
+import weakref
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
@@ -76,7 +77,8 @@ class QueueManager(Dispatching):
         self, target: Target = None, *, store: Store | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         super().__init__(target, store=store, clock=clock)
-        self._workers: list[Worker] = []
+        #: One that runs is held by its thread.
+        self._workers: weakref.WeakSet[Worker] = weakref.WeakSet()
         connected.add(self)
 
     # -- queues
@@ -175,7 +177,7 @@ class QueueManager(Dispatching):
         worker = Worker(
             store, registry, make_executor(executor, slots), self._services(), options, clock=self._clock
         )
-        self._workers.append(worker)
+        self._workers.add(worker)
         return worker
 
     @staticmethod
@@ -212,7 +214,7 @@ class QueueManager(Dispatching):
 
     def _finish(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        for worker in self._workers:
+        for worker in list(self._workers):
             worker.stop(max(0.0, deadline - time.monotonic()))
         self._workers.clear()
         super()._finish(timeout)

@@ -380,6 +380,10 @@ class JobDispatch:
 
     def _known(self, record: JobRecord | None) -> JobRecord:
         if record is None:
+            with contextlib.suppress(QueueUnavailable):
+                store = self._store()
+                if getattr(store, "broken", False):
+                    return self.record()  # which says what broke
             raise QueueUnavailable(
                 f"the queue was closed here before {self._named()} had ended; connect again and ask queues.job(id)"
             )

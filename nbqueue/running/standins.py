@@ -120,6 +120,14 @@ class _JobLog(logging.Handler):
     def createLock(self) -> None:  # noqa: N802 - the name is logging's
         self.lock = None  # an append needs none
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        # The inherited one locks, and since Python 3.13 does not ask whether there is a lock.
+        kept = self.filter(record)
+        if kept:
+            # Since Python 3.12 a filter may give another record in place of this one.
+            self.emit(kept if isinstance(kept, logging.LogRecord) else record)
+        return bool(kept)
+
     def emit(self, record: logging.LogRecord) -> None:
         sink = target.get()
         if sink is None or _written_anyway(record):
@@ -137,7 +145,7 @@ class _LastResort(_JobLog):
 
     def handle(self, record: logging.LogRecord) -> bool:
         if target.get() is not None:
-            return bool(super().handle(record))
+            return super().handle(record)
         if self.predecessor is None or record.levelno < self.predecessor.level:
             return False
         return bool(self.predecessor.handle(record))

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -150,6 +151,9 @@ class DuckDBStore(IndexStore):
                 f"{self.name} was opened before this process was forked, and stays with process {self._pid};"
                 " hand in work there, and return to it what it needs to know"
             )
+        if threading.current_thread() is self._thread:
+            msg = "a callback of the queue may not ask the queue: it runs in the thread that would have to answer"
+            raise QueueUnavailable(msg)
         op = _Op(verb)
         with self._gate:
             # Whatever passes here is answered: the writer leaves only when the inbox is empty and the gate shut.
@@ -228,6 +232,11 @@ class DuckDBStore(IndexStore):
                 op = self._inbox.popleft()
                 op.error = QueueUnavailable(self._broken)
                 op.done.release()
+            # Whoever waits for a job or for work would wait for ever.
+            waiting = [notify for notifies in before.watchers().values() for notify in notifies]
+            self._hand_out(
+                [(seat, []) for seat in before.seats.values()], [partial(notify, None) for notify in waiting]
+            )
         else:
             # Each is asked for a turn: what it was to be handed is pending again.
             self._hand_out([(seat, []) for seat in before.seats.values()], self._index.take_calls())

@@ -156,7 +156,7 @@ class IndexStore:
 
         return self._run(verb)
 
-    def watch(self, ids: Sequence[UUID], notify: Callable[[JobRecord], None]) -> Callable[[], None]:
+    def watch(self, ids: Sequence[UUID], notify: Callable[[JobRecord | None], None]) -> Callable[[], None]:
         """Call ``notify`` once for each of these jobs when it has ended."""
 
         def verb(index: Index) -> None:
@@ -205,6 +205,8 @@ class IndexStore:
             return
         # Often enough that nothing stays a tenth longer than it should, and rarely enough to cost nothing.
         self._retire_at = ticks + max(1.0, min(RETIRE_EVERY, self._retention / 10))
+        if not self._ledger.has_ended_before(now - self._retention):
+            return
         self._write_out(index)
         self._ledger.forget(Selection(finished_before=now - self._retention), index)
 

@@ -88,9 +88,9 @@ class Index:
         #: Those with much text that have ended since the last commit.
         self._large: list[UUID] = []
         self.seats: dict[str, Seat] = {}
-        self._watchers: dict[UUID, list[Callable[[JobRecord], None]]] = {}
+        self._watchers: dict[UUID, list[Callable[[JobRecord | None], None]]] = {}
         #: Watchers whose call waits for the next commit.
-        self._told: dict[UUID, list[Callable[[JobRecord], None]]] = {}
+        self._told: dict[UUID, list[Callable[[JobRecord | None], None]]] = {}
         #: What the next commit writes.
         self.rows: list[Row] = []
         self.new_specs: list[tuple[int, Spec]] = []
@@ -543,7 +543,7 @@ class Index:
         wanted -= {job.new.job_id for job in new}
         return new + self._loader.jobs([i for i in ids if i in wanted])
 
-    def watch(self, ids: Sequence[UUID], notify: Callable[[JobRecord], None]) -> None:
+    def watch(self, ids: Sequence[UUID], notify: Callable[[JobRecord | None], None]) -> None:
         """Have ``notify`` called for each of these jobs when it has ended; at once if it has."""
         ended = {job.new.job_id: job for job in self.jobs(ids) if job.life.state.ended}
         for job_id in ids:
@@ -553,7 +553,7 @@ class Index:
             else:
                 self.calls.append(partial(notify, job.record()))
 
-    def unwatch(self, job_id: UUID, notify: Callable[[JobRecord], None]) -> None:
+    def unwatch(self, job_id: UUID, notify: Callable[[JobRecord | None], None]) -> None:
         """Take a watcher back."""
         watchers = self._watchers.get(job_id, [])
         if notify in watchers:
@@ -561,12 +561,12 @@ class Index:
             if not watchers:
                 del self._watchers[job_id]
 
-    def watchers(self) -> dict[UUID, list[Callable[[JobRecord], None]]]:
+    def watchers(self) -> dict[UUID, list[Callable[[JobRecord | None], None]]]:
         """Who waits for what, those included whose call waits for a commit."""
         told = self._told
         return {i: self._watchers.get(i, []) + told.get(i, []) for i in {**self._watchers, **told}}
 
-    def rewatch(self, watchers: dict[UUID, list[Callable[[JobRecord], None]]]) -> None:
+    def rewatch(self, watchers: dict[UUID, list[Callable[[JobRecord | None], None]]]) -> None:
         """Take over the watchers of an index that this one replaces."""
         for job_id, notifies in watchers.items():
             for notify in notifies:

@@ -95,7 +95,6 @@ class Recovered:
     """What stood open in a file: the jobs that were running, by the fence of their claim."""
 
     running: list[LiveJob] = field(default_factory=list)
-    pending: int = 0
 
 
 class Ledger:
@@ -252,7 +251,6 @@ class Ledger:
             spec = index.specs[spec_number]
             index.lanes.push(spec, first, last, None if due_us < 0 else due_us / 1e6)
             index.queues[spec.queue].counts[State.PENDING] += last - first + 1
-        recovered.pending = len(jobs)
 
     # -- writing
 
@@ -319,6 +317,13 @@ class Ledger:
         """Give code by its hash."""
         row = self._connection.execute("SELECT blob FROM code WHERE code = ?", [code]).fetchone()
         return bytes(row[0]) if row else None
+
+    def has_ended_before(self, at: float) -> bool:
+        """Whether any job that is still known ended before this; quick, where ``forget`` has to fold the history."""
+        found = self._connection.execute(
+            f"SELECT 1 FROM ledger WHERE event IN ({_ENDINGS}) AND happened_us < ? LIMIT 1", [micros(at)]
+        ).fetchone()
+        return found is not None
 
     def forget(self, selection: Selection, index: Index) -> int:
         """Delete ended jobs and all their events; the numbers they had are never used again."""

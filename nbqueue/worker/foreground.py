@@ -14,11 +14,11 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from nbqueue.errors import InvalidCommand, QueueError
+from nbqueue.errors import DispatchFailed, InvalidCommand, QueueError
 from nbqueue.handlers.handler import Registry
 from nbqueue.jobs import JobRecord, NewJob
 from nbqueue.running.run import Runner, Services
-from nbqueue.store import Handlers, LogChunk, ReportKind, Store, WorkerInfo
+from nbqueue.store import Answer, Handlers, LogChunk, Report, ReportKind, Store, WorkerInfo
 
 __all__ = ["run_here"]
 
@@ -53,7 +53,7 @@ def run_here(store: Store, registry: Registry, job: NewJob, services: Services) 
     try:
         (claim,) = store.insert([job._replace(spec=job.spec._replace(tries=1))], worker_id=info.worker_id)
         report = Runner(registry.resolve, services).begin(claim).run(_perform)
-        (answer,) = store.turn(info.worker_id, [report], 0).answers
+        (answer,) = _recorded(store, info.worker_id, report)
     finally:
         store.leave(info.worker_id)
     _replay(report.logs)
@@ -64,6 +64,14 @@ def run_here(store: Store, registry: Registry, job: NewJob, services: Services) 
         raise KeyboardInterrupt
     (record,) = store.get([job.job_id])
     return record
+
+
+def _recorded(store: Store, worker_id: str, report: Report) -> Sequence[Answer]:
+    """Record the end of a job that has run: a commit that failed once is tried again, or it would run twice."""
+    for _ in range(2):
+        with contextlib.suppress(DispatchFailed):
+            return store.turn(worker_id, [report], 0).answers
+    return store.turn(worker_id, [report], 0).answers
 
 
 def _replay(logs: Sequence[LogChunk]) -> None:

@@ -382,6 +382,8 @@ class Worker:
             )
         except QueueError as error:
             self._unsent = reports
+            if getattr(self._store, "broken", False):
+                raise
             self._try_again(error, now)
             return
         self._told = handlers

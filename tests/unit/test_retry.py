@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbqueue.errors import InvalidCommand
-from nbqueue.retry import RetryPolicy, kinds_of, policy
+from nbqueue.retry import RetryPolicy, kinds_of
 
 chances = st.floats(0, 1, exclude_max=True)
 
@@ -39,7 +39,7 @@ def test_default_strays_by_a_fifth_and_stays_under_five_minutes(attempt, chance)
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.integers(1, 50), chances)
 def test_given_seconds_are_kept_to_and_the_last_repeats(seconds, attempt, chance):
     """Seconds that a user wrote are waited exactly, without jitter, the last of them for all later tries."""
-    assert policy(backoff=seconds).delay(attempt, chance) == seconds[min(attempt, len(seconds)) - 1]
+    assert RetryPolicy.make(backoff=seconds).delay(attempt, chance) == seconds[min(attempt, len(seconds)) - 1]
     assert (
         RetryPolicy(backoff=tuple(seconds)).delay(attempt, chance) == seconds[min(attempt, len(seconds)) - 1]
     )
@@ -47,8 +47,8 @@ def test_given_seconds_are_kept_to_and_the_last_repeats(seconds, attempt, chance
 
 def test_jitter_that_was_asked_for_applies_to_given_seconds():
     """`jitter=` moves given seconds too."""
-    assert policy(backoff=10, jitter=0.5).delay(1, 0.0) == 5
-    assert policy(backoff=10, jitter=0.5).delay(1, 0.75) == 12.5
+    assert RetryPolicy.make(backoff=10, jitter=0.5).delay(1, 0.0) == 5
+    assert RetryPolicy.make(backoff=10, jitter=0.5).delay(1, 0.75) == 12.5
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_jitter_that_was_asked_for_applies_to_given_seconds():
 )
 def test_backoff_takes_what_users_write(written, kept):
     """A number, a timedelta, a list of them, "exponential" and None all mean what they say."""
-    assert policy(backoff=written).backoff == kept
+    assert RetryPolicy.make(backoff=written).backoff == kept
 
 
 @pytest.mark.parametrize(
@@ -74,14 +74,14 @@ def test_backoff_takes_what_users_write(written, kept):
 def test_backoff_refuses_what_is_no_delay(wrong):
     """Negative, endless, empty and meaningless delays are refused by a sentence that names the backoff."""
     with pytest.raises(InvalidCommand, match="backoff"):
-        policy(backoff=wrong)
+        RetryPolicy.make(backoff=wrong)
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, math.nan, math.inf, "much", True])
 def test_jitter_refuses_what_is_no_fraction(wrong):
     """Jitter is a fraction from 0 to 1 or is refused by a sentence that names it."""
     with pytest.raises(InvalidCommand, match="jitter"):
-        policy(jitter=wrong)
+        RetryPolicy.make(jitter=wrong)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,9 @@ def test_jitter_refuses_what_is_no_fraction(wrong):
 )
 def test_exceptions_are_kept_by_dotted_name(written, kept):
     """A class, a name and a sequence of either are kept as dotted names."""
-    assert policy(retry_on=written).retry_on == policy(give_up_on=written).give_up_on == kept
+    assert (
+        RetryPolicy.make(retry_on=written).retry_on == RetryPolicy.make(give_up_on=written).give_up_on == kept
+    )
 
 
 @pytest.mark.parametrize("option", ["retry_on", "give_up_on"])
@@ -107,19 +109,19 @@ def test_exceptions_are_kept_by_dotted_name(written, kept):
 def test_what_is_no_exception_is_refused(option, wrong):
     """An empty list or anything but an exception is refused by a sentence that names the option."""
     with pytest.raises(InvalidCommand, match=option):
-        policy(**{option: wrong})
+        RetryPolicy.make(**{option: wrong})
 
 
 def test_a_base_class_covers_its_subclasses():
     """retry_on and give_up_on match the whole ancestry of an error."""
-    assert policy(retry_on=OSError).allows(kinds_of(Flaky()))
-    assert not policy(retry_on=KeyError).allows(kinds_of(Flaky()))
-    assert not policy(give_up_on=ConnectionError).allows(kinds_of(Flaky()))
+    assert RetryPolicy.make(retry_on=OSError).allows(kinds_of(Flaky()))
+    assert not RetryPolicy.make(retry_on=KeyError).allows(kinds_of(Flaky()))
+    assert not RetryPolicy.make(give_up_on=ConnectionError).allows(kinds_of(Flaky()))
 
 
 def test_give_up_on_wins():
     """An error that both lists name is not retried, and with neither list all are."""
-    both = policy(retry_on=OSError, give_up_on=Flaky)
+    both = RetryPolicy.make(retry_on=OSError, give_up_on=Flaky)
     assert not both.allows(kinds_of(Flaky()))
     assert both.allows(kinds_of(TimeoutError()))
     assert RetryPolicy().allows(kinds_of(Flaky()))
@@ -160,7 +162,7 @@ def test_damaged_text_is_refused(text):
 
 def test_a_later_option_is_passed_over():
     """An option that a later version wrote does not keep a job from running."""
-    assert RetryPolicy.from_json('{"backoff":[1],"mood":"good"}') == policy(backoff=1)
+    assert RetryPolicy.from_json('{"backoff":[1],"mood":"good"}') == RetryPolicy.make(backoff=1)
 
 
 def test_import_is_light():
