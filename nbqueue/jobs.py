@@ -100,7 +100,8 @@ def check_name(name: object, *, what: str) -> str:
         msg = f"{what} must be a string, not {type(name).__name__} {name!r}"
         raise InvalidCommand(msg)
     if not name or not name.strip():
-        msg = f'{what} is empty; give it a name such as "import:data"'
+        example = "import:data" if what == "command" else "imports"
+        msg = f'{what} is empty; give it a name such as "{example}"'
         raise InvalidCommand(msg)
     if name != name.strip() or not name.isprintable() or len(name) > 200:
         msg = f"{what} {name[:60]!r} must be at most 200 printable characters without spaces around it"
@@ -134,7 +135,8 @@ def check_tries(value: object, *, what: str = "max_attempts") -> int:
         msg = f"{what} must be a whole number, not {type(value).__name__} {value!r}"
         raise InvalidCommand(msg)
     if not 1 <= value <= TRIES_MAX:
-        msg = f"{what} cannot be {value}; give 1 (run once) to {TRIES_MAX:,}"
+        once = " (run once)" if what in ("max_attempts", "tries") else ""
+        msg = f"{what} cannot be {value}; give 1{once} to {TRIES_MAX:,}"
         raise InvalidCommand(msg)
     return int(value)
 

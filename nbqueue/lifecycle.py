@@ -93,6 +93,8 @@ class Outcome(StrEnum):
     CRASHED = "crashed"
     #: It stopped because it had been asked to.
     CANCELLED = "cancelled"
+    #: It was told to stop, did not, and was left behind by its worker: it may be running still.
+    STUCK = "stuck"
 
 
 class Life(NamedTuple):
@@ -174,7 +176,7 @@ class Step(NamedTuple):
     event: Event | None
     #: Why nothing was changed; "" where something was, or where it was so already.
     refusal: str = ""
-    #: Why it ended so, where the event alone does not say: "error", "timeout", "crashed", "crashes".
+    #: Why it ended so, where the event alone does not say: "error", "timeout", "crashed", "crashes", "stuck".
     cause: str = ""
 
 
@@ -235,10 +237,11 @@ def _end(life: Life, what: Ended, spec: Spec, now: float, chance: float) -> Step
     outcome = what.outcome
     if outcome is Outcome.SUCCEEDED:
         return Step(_ended(life, State.SUCCEEDED), Event.SUCCEEDED)
-    if outcome is Outcome.CANCELLED or life.cancelling:
+    if outcome is Outcome.CANCELLED or (life.cancelling and outcome is not Outcome.STUCK):
         return Step(_ended(life, State.CANCELLED), Event.CANCELLED, cause="cancelled")
     cause = _CAUSES[outcome]
-    spent = life.attempt >= life.max_attempts
+    # Nobody may say of it that it was cancelled: that would mean that it has stopped.
+    spent = life.attempt >= life.max_attempts or life.cancelling
     if spent or (outcome is Outcome.FAILED and not spec.retry.allows(what.kinds)):
         return Step(_ended(life, State.FAILED), Event.FAILED, cause=cause)
     wait = spec.retry.delay(life.attempt - life.base, chance)
@@ -246,7 +249,12 @@ def _end(life: Life, what: Ended, spec: Spec, now: float, chance: float) -> Step
     return Step(_pending(life, life.attempt, due_at=due_at), Event.RETRYING, cause=cause)
 
 
-_CAUSES = {Outcome.FAILED: "error", Outcome.TIMED_OUT: "timeout", Outcome.CRASHED: "crashed"}
+_CAUSES = {
+    Outcome.FAILED: "error",
+    Outcome.TIMED_OUT: "timeout",
+    Outcome.CRASHED: "crashed",
+    Outcome.STUCK: "stuck",
+}
 
 
 def _give_back(life: Life, what: Lost | Released | Refused) -> Step:

@@ -113,9 +113,18 @@ class NBQueue(Magics):
 
     @observe("url", "default_queue")
     def _reopen(self, _change: object) -> None:
-        if self._loaded:
-            self.close()
-            self.open()
+        if not self._loaded:
+            return
+        try:
+            # Before the old one is let go: a mistyped url must not end the jobs that run.
+            opened = self._open()
+        except NbqueueError as error:
+            kept = latest()
+            _complain(f"{error}" + (f"\nThe queue stays {kept.name}, and its jobs go on." if kept else ""))
+            return
+        self.close()
+        self.open()
+        opened.close()
 
     @observe("concurrency", "executor")
     def _change(self, _change: object) -> None:

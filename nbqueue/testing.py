@@ -586,6 +586,7 @@ class StoreConformance:
             Outcome.TIMED_OUT: (State.FAILED, "timeout"),
             Outcome.CRASHED: (State.FAILED, "crashed"),
             Outcome.CANCELLED: (State.CANCELLED, "cancelled"),
+            Outcome.STUCK: (State.FAILED, "stuck"),
         }
         state, cause = ends[outcome]
         waits = state is State.FAILED and not last
@@ -1005,7 +1006,7 @@ class StoreConformance:
     def test_watch(self, store: Store, clock: FakeClock, state: State) -> None:
         """A watcher is called once when the job has ended: at once if it has."""
         job = bring(store, clock, state)
-        told: list[JobRecord] = []
+        told: list[Any] = []
         stop = store.watch([job.job_id], told.append)
         assert [record.state for record in told] == ([state] if state.ended else [])
         if state is State.PENDING:
@@ -1021,8 +1022,8 @@ class StoreConformance:
         """A watcher that was taken back is not called; another one of the same job is."""
         jobs = [new_job(clock), new_job(clock)]
         store.insert(jobs)
-        told: list[JobRecord] = []
-        kept: list[JobRecord] = []
+        told: list[Any] = []
+        kept: list[Any] = []
         stop = store.watch(ids(jobs), told.append)
         store.watch(ids(jobs), kept.append)
         stop()
@@ -1039,7 +1040,7 @@ class StoreConformance:
         def bad(*_args: object) -> None:
             raise RuntimeError("Event loop is closed")
 
-        told: list[JobRecord] = []
+        told: list[Any] = []
         store.join(WorkerInfo(worker_id="bad", queues=("elsewhere",)), ANY, bad)
         store.turn("bad", [], 1)
         store.insert([job])
@@ -1233,12 +1234,12 @@ class StoreConformance:
         assert dict(info.counts) == {s: int(s is state) for s in State}
 
     def test_queues(self, store: Store, clock: FakeClock) -> None:
-        """A queue comes to be by adding it, by a job and by a worker; "default" is always there."""
+        """A queue comes to be by adding it and by a job, not by a worker's list; "default" is always there."""
         store.add_queue("b")
         store.add_queue("b")
         store.insert([new_job(clock, queue="a")])
         FakeWorker(store, queues=("c", "default"))
-        assert [q.name for q in store.queues()] == ["a", "b", "c", "default"]
+        assert [q.name for q in store.queues()] == ["a", "b", "default"]
 
     def test_workers(self, store: Store) -> None:
         """Who is here, with what they said of themselves; joining twice is joining once."""

@@ -182,7 +182,8 @@ class Attempt:
         return _Ending(ReportKind.ENDED, Outcome.CANCELLED)
 
     def _timed_out(self, how: str) -> _Ending:
-        error = f"TimeoutError: it took longer than its timeout of {self.claim.timeout or 0:g} s; {how}"
+        took = max(0.0, self.runner.clock() - self.started_at)
+        error = f"TimeoutError: it took {took:.2f} s, longer than its timeout of {self.claim.timeout or 0:g} s; {how}"
         return _Ending(ReportKind.ENDED, Outcome.TIMED_OUT, error=error, kinds=kinds_of(TimeoutError()))
 
     def _failed(self, error: BaseException) -> _Ending:

@@ -37,6 +37,10 @@ CHECKPOINT_ROWS = 200_000
 IDLE_SECONDS = 2.0
 
 
+class _FileGoneError(Exception):
+    """The file was deleted or replaced under its owner, who would go on writing to nowhere."""
+
+
 class _Op:
     """A verb on its way through the writer."""
 
@@ -110,6 +114,8 @@ class DuckDBStore(IndexStore):
         except duckdb.Error as error:
             raise QueueUnavailable(_cannot_open(self._path, error)) from error
         try:
+            found = self._path.stat()
+            self._file = (found.st_dev, found.st_ino)
             self._ledger = Ledger(connection, self.name)
             self.created = self._ledger.prepare()
             self._index = self._recover({})
@@ -162,8 +168,8 @@ class DuckDBStore(IndexStore):
                     self._broken or f"{self.name} is closed; open it again with nbqueue.connect"
                 )
             self._inbox.append(op)
-        if not self._news.is_set():
-            self._news.set()
+        # Even where it is set: Ctrl-C may have struck another caller between its setting and its waking.
+        self._news.set()
         op.done.acquire()
         if op.error is not None:
             raise op.error
@@ -214,6 +220,8 @@ class DuckDBStore(IndexStore):
         before = self._index
         try:
             self._ledger.close()
+            if isinstance(error, _FileGoneError):
+                raise error
             self._connect_again(before)
         except Exception as again:  # noqa: BLE001 - the store says so from now on
             self._break(again)
@@ -257,8 +265,11 @@ class DuckDBStore(IndexStore):
         """Take no more; whoever opens the file again, here or elsewhere, finds all that was acknowledged."""
         with self._gate:
             self._broken = (
-                f"{self.name} cannot be written any more ({_first_line(error)}); everything acknowledged is in it:"
-                " mend the cause, then open it again"
+                f"{self.name} was deleted or replaced while it was open here, and what it held went with it;"
+                " connect again to go on with what is there now"
+                if isinstance(error, _FileGoneError)
+                else f"{self.name} cannot be written any more ({_first_line(error)}); everything acknowledged is in"
+                " it: mend the cause, then open it again"
             )
         self._ownership.release()
 
@@ -267,12 +278,29 @@ class DuckDBStore(IndexStore):
 
     @property
     def broken(self) -> bool:
-        """Whether it failed for good and has let go of its file."""
+        """Whether it failed for good and has let go of its file; asks for that itself where the file has gone."""
+        if not self._broken and not self._stopping and os.getpid() == self._pid and not self._is_there():
+            with contextlib.suppress(NbqueueError):
+                self._run(self._find_gone)
         return bool(self._broken)
+
+    def _is_there(self) -> bool:
+        """Whether the path still leads to the file that is open."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._file
+
+    def _find_gone(self, _index: Index) -> None:
+        if not self._is_there():
+            raise _FileGoneError
 
     def _write_out(self, index: Index) -> None:
         writes = Writes.of(index)
         if writes:
+            if not self._is_there():
+                raise _FileGoneError
             self._ledger.commit(writes)
         self._kept = self._at
         index.settle()

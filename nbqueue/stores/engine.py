@@ -110,8 +110,6 @@ class IndexStore:
 
         def verb(index: Index) -> None:
             lease_until = self._ticks() + worker.lease
-            for name in worker.queues or ():
-                index.add_queue(name)
             index.join(
                 lambda number: Seat(worker, number, handlers, wake, lease_until), worker, self._clock()
             )

@@ -6,15 +6,17 @@ One thread at a time may call what writes. ``query`` may be called from any thre
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 from uuid import UUID
 
 import duckdb
 
-from nbqueue.errors import QueueUnavailable
+from nbqueue.errors import QueueError, QueueUnavailable
 from nbqueue.jobs import NewJob, Spec, State
 from nbqueue.lifecycle import LIFECYCLE_EVENTS, STATE_AFTER, Event, Life
 from nbqueue.retry import RetryPolicy
@@ -30,6 +32,8 @@ __all__ = ["Ledger", "Recovered", "Writes"]
 
 #: Up to so many rows go by INSERT; an appender costs more to open than these take.
 INSERT_ROWS = 4
+#: Readers are told to break off when a ledger closes, and have so many seconds to do it.
+READERS_PATIENCE = 5.0
 
 _MOVES = ", ".join(f"'{event}'" for event in LIFECYCLE_EVENTS if event is not Event.DISPATCHED)
 _ENDINGS = ", ".join(f"'{event}'" for event in LIFECYCLE_EVENTS if STATE_AFTER[event].ended)
@@ -97,11 +101,26 @@ class Recovered:
     running: list[LiveJob] = field(default_factory=list)
 
 
+class _Closed:
+    """Takes the place of a connection that was closed."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> NoReturn:
+        msg = f"{self._name} was closed; open it again with nbqueue.connect"
+        raise QueueUnavailable(msg)
+
+
 class Ledger:
     """A connection to the tables and views of one queue."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, name: str):
         self._connection = connection
+        self._closed = False
+        #: What is being read from; changes under ``_reading``.
+        self._cursors: set[duckdb.DuckDBPyConnection] = set()
+        self._reading = threading.Condition()
         self.name = name
         #: Rows appended since the last checkpoint.
         self.unchecked = 0
@@ -438,19 +457,53 @@ class Ledger:
             ).fetchall()
         ]
 
-    def cursor(self) -> duckdb.DuckDBPyConnection:
-        """A cursor for a reader in another thread."""
-        return self._connection.cursor()
+    @contextlib.contextmanager
+    def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor for a reader in another thread, closed in the end; ``close`` breaks off what is run on it."""
+        with self._reading:
+            cursor = self._connection.cursor()
+            self._cursors.add(cursor)
+        try:
+            yield cursor
+        finally:
+            with self._reading:
+                self._cursors.discard(cursor)
+                self._reading.notify_all()
+                cursor.close()
 
     def query(self, sql: str, params: Sequence[object], frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         """Run one SELECT on a cursor of its own."""
         from nbqueue.stores.reader import run_query
 
-        return run_query(self._connection, sql, params, frames)
+        try:
+            with self.cursor() as cursor:
+                return run_query(cursor, sql, params, frames)
+        except QueueError as error:
+            if self._closed:
+                raise QueueUnavailable(f"{self.name} was closed while a query ran") from error
+            raise
 
     def close(self) -> None:
-        """Fold in the log and let go of the file."""
-        self._connection.close()
+        """Break off what readers do, fold in the log and let go of the file; doing it again does nothing.
+
+        Nothing of DuckDB's is held any longer: what a thread that never ends still reaches when the interpreter
+        ends is reported on stderr.
+        """
+        over = time.monotonic() + READERS_PATIENCE
+        with self._reading:
+            if self._closed:
+                return
+            self._closed = True
+            connection, self._connection = self._connection, cast("Any", _Closed(self.name))
+            self.unchecked = 0
+            # DuckDB does not close a connection that is read from. Who is between two statements is not
+            # interrupted, so they are told until they have gone.
+            while self._cursors and time.monotonic() < over:
+                for cursor in self._cursors:
+                    with contextlib.suppress(duckdb.Error):
+                        cursor.interrupt()
+                self._reading.wait(0.02)
+        connection.close()
 
 
 def _whole(row: Row) -> Row:

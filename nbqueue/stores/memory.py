@@ -5,16 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from nbqueue.errors import QueueUnavailable
 from nbqueue.stores.engine import IndexStore
 from nbqueue.stores.index import Index
 from nbqueue.stores.ledger import Ledger, Writes
 from nbqueue.stores.live import Numbers
-
-if TYPE_CHECKING:
-    import duckdb
 
 __all__ = ["MemoryStore"]
 
@@ -49,15 +46,14 @@ class MemoryStore(IndexStore):
         self._closed = False
         self._index = Index(None, Numbers(), self._chance)
         self._unwritten = Writes()
-        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._mirror: Ledger | None = None
 
     @property
     def _ledger(self) -> Ledger:  # type: ignore[override]
-        if self._connection is None:
+        if self._mirror is None:
             import duckdb
 
-            self._connection = duckdb.connect(config={"enable_external_access": "false"})
-            self._mirror = Ledger(self._connection, self.name)
+            self._mirror = Ledger(duckdb.connect(config={"enable_external_access": "false"}), self.name)
             self._mirror.prepare()
         return self._mirror
 
@@ -84,6 +80,5 @@ class MemoryStore(IndexStore):
         """Forget everything."""
         with self._lock:
             self._closed = True
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            if self._mirror is not None:
+                self._mirror.close()

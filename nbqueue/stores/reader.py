@@ -31,17 +31,17 @@ _EXPLAIN = re.compile(r"\s*explain(\s+analyze\b)?(\s*\(\s*(analyze|format)\b[\w\
 
 
 def run_query(
-    connection: duckdb.DuckDBPyConnection,
+    cursor: duckdb.DuckDBPyConnection,
     sql: str,
     params: Sequence[object],
     frames: Mapping[str, pd.DataFrame],
 ) -> pd.DataFrame:
-    """Run one SELECT or EXPLAIN on a cursor of its own; may be called from any thread.
+    """Run one SELECT or EXPLAIN; may be called from any thread that has a cursor of its own.
 
     Parameters
     ----------
-    connection : duckdb.DuckDBPyConnection
-        An open queue, configured as the module says.
+    cursor : duckdb.DuckDBPyConnection
+        One of an open queue, configured as the module says; whoever opened it closes it.
     sql : str
         One statement over the views ``jobs, attempts, events, logs, outputs`` and the frames.
     params : sequence
@@ -68,7 +68,6 @@ def run_query(
     import duckdb
 
     named = _checked(frames)
-    cursor = connection.cursor()
     unread: dict[str, str] = {}
     try:
         statement = _statement(cursor, sql)
@@ -91,7 +90,6 @@ def run_query(
         for name in named:
             with contextlib.suppress(duckdb.Error):
                 cursor.unregister(name)
-        cursor.close()
 
 
 def _checked(frames: Mapping[str, pd.DataFrame]) -> Mapping[str, pd.DataFrame]:

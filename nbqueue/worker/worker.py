@@ -24,6 +24,7 @@ from nbqueue.errors import NbqueueError, QueueError
 from nbqueue.executor import SPARE_SLOTS, Executor, Running, StopReason
 from nbqueue.handlers.handler import Handler, Registry
 from nbqueue.jobs import Claim, Spec, State
+from nbqueue.lifecycle import Outcome
 from nbqueue.running.run import Runner, Services
 from nbqueue.slots import SlotFile
 from nbqueue.store import Handlers, LogChunk, Report, ReportKind, Store, Turn, WorkerInfo
@@ -568,9 +569,11 @@ class Worker:
         except Exception as error:
             self._failure = self._failure or error
             _log.exception("worker %s could not wait for its last jobs", self.worker_id)
+        running = {one.claim.fence: one for one in self._executor.running()}
         left = self._executor.close(0.0)
         reports = self._unsent + self._executor.news() + self._executor.collect()
-        reports += [Report(claim, ReportKind.RELEASED) for claim in (*left, *self._inbox)]
+        reports += [self._left_behind(claim, running.get(claim.fence)) for claim in left]
+        reports += [Report(claim, ReportKind.RELEASED) for claim in self._inbox]
         try:
             self._settle(reports, self._store.turn(self.worker_id, reports, 0))
             self._store.leave(self.worker_id)
@@ -583,6 +586,16 @@ class Worker:
             self._slot_file.close()
             self._slot_file = None
         self._rested.set()
+
+    def _left_behind(self, claim: Claim, running: Running | None) -> Report:
+        """Say of a job that has not ended in time what is true of it."""
+        if running is None or running.stopping in (None, StopReason.SHUTDOWN):
+            return Report(claim, ReportKind.RELEASED)
+        why = "its time was up" if running.stopping is StopReason.TIMEOUT else "it was cancelled"
+        error = (
+            f"told to stop since {why}, it did not, and may go on for as long as process {self.info.pid} does"
+        )
+        return Report(claim, ReportKind.ENDED, Outcome.STUCK, running.started_at, self._clock(), error=error)
 
     def _let_end(self) -> None:
         """Go on with turns that claim nothing, so that the lease holds, until all has ended or patience has."""

@@ -838,3 +838,35 @@ def test_views_of_another_version_are_renewed(tmp_path: Path) -> None:
     store = DuckDBStore(path)
     assert store.query("SELECT state::VARCHAR AS state FROM jobs")["state"].tolist() == ["pending"]
     store.close()
+
+
+def test_a_file_that_is_deleted_takes_no_more(tmp_path: Path) -> None:
+    """A file that was deleted while it is open refuses what it could not keep; a new one begins in its place."""
+    path = tmp_path / "jobs.duckdb"
+    clock = FakeClock()
+    store = DuckDBStore(path)
+    job = new_job(clock)
+    store.insert([job])
+    told: list[JobRecord | None] = []
+    store.watch([job.job_id], told.append)
+    path.unlink()
+    assert store.broken
+    assert told == [None]
+    with pytest.raises(QueueUnavailable, match="deleted or replaced"):
+        store.insert([new_job(clock)])
+    again = DuckDBStore(path)
+    assert again.find(Selection()) == []
+    again.close()
+    store.close()
+
+
+def test_a_file_that_is_replaced_takes_no_more(tmp_path: Path) -> None:
+    """Nothing is acknowledged that goes to a file nobody will open again."""
+    path, other = tmp_path / "jobs.duckdb", tmp_path / "other.duckdb"
+    DuckDBStore(other).close()
+    clock = FakeClock()
+    store = DuckDBStore(path)
+    other.rename(path)
+    with pytest.raises(QueueUnavailable, match="deleted or replaced"):
+        store.insert([new_job(clock)])
+    store.close()

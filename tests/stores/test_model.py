@@ -153,9 +153,9 @@ class StoreAgainstModel(RuleBasedStateMachine):
         assert self.holder(card).end(card.claim, outcome, error="E").done
         if outcome is Outcome.SUCCEEDED:
             card.over(State.SUCCEEDED)
-        elif card.stopping or outcome is Outcome.CANCELLED:
+        elif outcome is Outcome.CANCELLED or (card.stopping and outcome is not Outcome.STUCK):
             card.over(State.CANCELLED)
-        elif card.attempt >= card.base + TRIES:
+        elif card.stopping or card.attempt >= card.base + TRIES:
             card.over(State.FAILED)
         else:
             card.back(counts=True, due=self.clock.time() + BACKOFF)

@@ -154,6 +154,12 @@ ENDS = {
     "crashed when asked to stop": Case(
         STOPPING, Ended(7, Outcome.CRASHED), DROPPED, Event.CANCELLED, "cancelled"
     ),
+    "stuck": Case(FIRST, Ended(7, Outcome.STUCK), WAITING, Event.RETRYING, "stuck"),
+    "stuck at last": Case(THIRD, Ended(7, Outcome.STUCK), BROKEN, Event.FAILED, "stuck"),
+    # It was not cancelled, since that would mean that it has stopped.
+    "stuck when asked to stop": Case(
+        STOPPING, Ended(7, Outcome.STUCK), Life(FAILED, 1, fence=7, tries=3), Event.FAILED, "stuck"
+    ),
     "stopped as asked": Case(STOPPING, Ended(7, Outcome.CANCELLED), DROPPED, Event.CANCELLED, "cancelled"),
     "stopped by itself": Case(FIRST, Ended(7, Outcome.CANCELLED), DROPPED, Event.CANCELLED, "cancelled"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 from collections import Counter
@@ -164,3 +165,30 @@ def assert_each_ended_once(queues: nbq.QueueManager, jobs: int, *, claims: int) 
     assert events["dispatched"] == events["succeeded"] == jobs
     assert events["claimed"] - events.get("released", 0) == claims
     assert not {"failed", "cancelled", "interrupted", "refused", "stale"} & events.keys()
+
+
+def test_what_cannot_be_stopped_is_not_said_to_have_stopped(tmp_path: Path) -> None:
+    """A job that was cancelled, and goes on in its thread when its queue closes, is failed as stuck, not cancelled."""
+    began, let_go = threading.Event(), threading.Event()
+
+    @nbq.command("stress:deaf")
+    def deaf() -> None:
+        began.set()
+        while not let_go.is_set():
+            with contextlib.suppress(BaseException):
+                let_go.wait()
+
+    path = tmp_path / "jobs.duckdb"
+    try:
+        with nbq.connect(path) as queues:
+            queues.worker().start()
+            receipt = queues.dispatch(nbq.QueuedCommand("stress:deaf"))
+            assert began.wait(20)
+            receipt.cancel()
+            queues.close(0.3)
+        with nbq.connect(path) as queues:
+            record = queues.jobs().iloc[0]
+            assert (record["state"], record["cause"]) == ("failed", "stuck")
+            assert "it did not" in record["error"]
+    finally:
+        let_go.set()
