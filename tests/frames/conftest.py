@@ -163,7 +163,8 @@ class Book:
         self, sql: str, params: Sequence[object] = (), frames: Mapping[str, pd.DataFrame] | None = None
     ) -> pd.DataFrame:
         self.flush()
-        return run_query(self.connection, sql, params, frames or {})
+        with self.connection.cursor() as cursor:
+            return run_query(cursor, sql, params, frames or {})
 
     def close(self) -> None:
         """Stay open: the fixture closes it."""

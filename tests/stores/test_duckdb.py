@@ -764,6 +764,32 @@ def test_trouble_in_handing_out(
     assert len(store.find(Selection())) == 1
 
 
+def test_closing_breaks_off_a_query(opened: Callable[[], DuckDBStore], path: Path) -> None:
+    """Who reads when a store is closed is told so at once; nothing of the file is held, and a closed ledger says so."""
+    store = opened()
+    ledger, errors = store._ledger, []
+
+    def read() -> None:
+        try:
+            store.query("SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range * b.range = 3")
+        except QueueUnavailable as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    while not ledger._cursors:
+        assert thread.is_alive()
+    store.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert errors == [f"{path} was closed while a query ran"]
+    with pytest.raises(QueueUnavailable, match="was closed; open it again"):
+        ledger.known([])
+    ledger.close()
+    assert not [value for value in vars(ledger).values() if type(value).__module__.startswith("_duckdb")]
+    duckdb.connect(str(path)).close()
+
+
 # --------------------------------------------------------------------------------------------------- paging
 def test_paging(opened: Callable[[], DuckDBStore], clock: FakeClock) -> None:
     """More pending jobs than are kept in memory are all claimed, each once and in order, before and after a restart."""
@@ -870,3 +896,32 @@ def test_a_file_that_is_replaced_takes_no_more(tmp_path: Path) -> None:
     with pytest.raises(QueueUnavailable, match="deleted or replaced"):
         store.insert([new_job(clock)])
     store.close()
+
+
+def test_readers_and_the_writer_do_not_meet(tmp_path: Path) -> None:
+    """Whoever reads while the writer is at work is not refused: a busy connection gives no cursor."""
+    clock = FakeClock()
+    store = DuckDBStore(tmp_path / "jobs.duckdb")
+    over, errors = threading.Event(), []
+
+    def write() -> None:
+        while not over.is_set():
+            store.insert([new_job(clock) for _ in range(200)])
+
+    def read() -> None:
+        try:
+            for _ in range(150):
+                store._ledger.query("SELECT count(*) FROM events WHERE number < 3", (), {})
+        except Exception as error:
+            errors.append(error)
+
+    writer = threading.Thread(target=write)
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for thread in (writer, *readers):
+        thread.start()
+    for thread in readers:
+        thread.join()
+    over.set()
+    writer.join()
+    store.close()
+    assert errors == []
