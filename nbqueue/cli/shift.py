@@ -194,13 +194,11 @@ class Shift:
             asked += 1
             name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
             if asked == 1:
+                # Before it is said: whoever reads it may count on it. The end is what this loop waits for already.
+                self._worker.request_stop(math.inf)
                 running = count(self._queues, State.RUNNING)
                 doing = f"finishing {running}; a second one gives back what runs" if running else "stopping"
                 say(f"{name}: takes no more jobs, {doing}.")
-                # It waits for the end, which is what this loop does already.
-                threading.Thread(
-                    target=self._worker.stop, args=(math.inf,), name="nbqueue-stop", daemon=True
-                ).start()
             elif asked == 2:
                 say(f"{name} again: gives back what runs.")
                 self._worker.stop(0)

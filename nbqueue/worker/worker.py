@@ -191,14 +191,18 @@ class Worker:
 
         Asked again meanwhile, from a signal handler or another thread, it is the latest ``timeout`` that counts.
         """
-        self._grace = timeout
-        self._stopping.set()
-        self._wakeup.set()
+        self.request_stop(timeout)
         thread = self._thread
         if thread is None:
             self.shut()
         elif thread is not threading.current_thread():
             thread.join()
+
+    def request_stop(self, timeout: float = 10.0) -> None:
+        """Take no more jobs from now on, as ``stop`` does, but wait for nothing."""
+        self._grace = timeout
+        self._stopping.set()
+        self._wakeup.set()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it has stopped; whether it has within ``timeout`` seconds."""
