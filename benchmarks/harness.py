@@ -53,14 +53,15 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How many times one figure is another, and how many times it should be at least."""
+    """How many times one figure is another, and how many times it should be at least, where that is set."""
 
     name: str
     value: float
-    bar: float
+    bar: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.value:.2f}x, bar {self.bar:g}x"
+        bar = "" if self.bar is None else f", bar {self.bar:g}x"
+        return f"{self.name}: {self.value:.2f}x{bar}"
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -94,7 +95,11 @@ def show(title: str, figures: Iterable[Figure], ratios: Sequence[Ratio], console
         table.add_row(one.name, f"{shown[0]} {one.unit}", *shown[1:], f"{one.spread:.0%}")
     console.print(table)
     for ratio in ratios:
-        console.print(str(ratio), style="green" if ratio.value >= ratio.bar else "yellow", highlight=False)
+        console.print(
+            str(ratio),
+            style="yellow" if ratio.bar is not None and ratio.value < ratio.bar else "green",
+            highlight=False,
+        )
 
 
 def _digits(value: float) -> int:

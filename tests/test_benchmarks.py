@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("huey")
-pytest.importorskip("rich")
-
 
 def test_throughput_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -25,4 +22,4 @@ def test_throughput_runs(
     result = json.loads((tmp_path / "results" / "throughput.json").read_text())
     assert result["jobs"] == 200
     assert all(figure["median"] > 0 for figure in result["figures"])
-    assert {ratio["name"] for ratio in result["ratios"]} >= {"nbqueue / Huey", "bare INSERT / one dispatch"}
+    assert {ratio["name"] for ratio in result["ratios"]} >= {"nbqueue / Huey", "one dispatch / bare INSERT"}

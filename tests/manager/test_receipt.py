@@ -105,10 +105,9 @@ def test_the_very_object_comes_back_in_its_process(queues: nbq.QueueManager) -> 
         assert receipt.result(SOON) is made[0]
 
 
+@pytest.mark.parametrize("target", ["duckdb"], indirect=True)  # one in memory ends with its connection
 def test_a_receipt_taken_up_later_decodes_the_result(target: str, tmp_path: object) -> None:
     """Whoever has only the id gets an equal value."""
-    if target == ":memory:":
-        pytest.skip("a queue in memory ends with its connection")
 
     @nbq.job
     def make() -> tuple[int, timedelta]:
@@ -332,10 +331,9 @@ def test_forgotten_job_is_not_found(queues: nbq.QueueManager) -> None:
         receipt.wait()
 
 
+@pytest.mark.parametrize("target", ["duckdb"], indirect=True)  # one in memory ends with its connection
 def test_result_that_cannot_be_stored_says_so(target: str) -> None:
     """The object is there while its receipt lives; afterwards the sentence tells why it is not."""
-    if target == ":memory:":
-        pytest.skip("a queue in memory ends with its connection")
 
     @nbq.job
     def make() -> object:
