@@ -10,7 +10,7 @@ from typing import Any
 import click
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_magic, magics_class
-from traitlets import Bool, Int, Unicode, observe
+from traitlets import Bool, Int, TraitError, Unicode, observe
 
 from nbqueue.cli import terminal
 from nbqueue.cli.commands import (
@@ -345,7 +345,14 @@ def _complete(_shell: Any, event: Any) -> list[str]:
 
 def load(shell: InteractiveShell) -> None:
     """Serve ``%load_ext nbqueue``."""
-    magics = NBQueue(shell)
+    try:
+        magics = NBQueue(shell)
+    except TraitError as error:
+        # A value that was set wrongly once would keep the extension from ever loading again.
+        _complain(f"{error} What %config NBQueue had set is dropped; the defaults hold.")
+        shell.config.pop("NBQueue", None)
+        shell.configurables[:] = [one for one in shell.configurables if not isinstance(one, NBQueue)]
+        magics = NBQueue(shell)
     shell.register_magics(magics)
     # They are configurables, whatever its annotation says.
     configurables: list[Any] = shell.configurables

@@ -206,7 +206,6 @@ def test_config_that_cannot_be(loaded: InteractiveShell, capsys: pytest.CaptureF
 
 def test_plot(loaded: InteractiveShell) -> None:
     """%nbq plot gives Axes."""
-    pytest.importorskip("nbqueue.plots")
     import matplotlib.pyplot as plt
 
     nbq_(loaded, "dispatch greet").wait(30)
@@ -313,3 +312,16 @@ def test_in_a_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         client.stop_channels()
         manager.shutdown_kernel(now=False)
     assert not manager.has_kernel or not manager.is_alive()
+
+
+def test_a_wrong_setting_does_not_keep_it_from_loading(
+    shell: InteractiveShell, greet: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A value that %config was given wrongly before is named and dropped, and the extension loads."""
+    shell.config.NBQueue.concurrency = "x"
+    shell.run_line_magic("load_ext", "nbqueue")
+    said = capsys.readouterr()
+    assert "concurrency" in said.err
+    assert "the defaults hold" in said.err
+    assert "4 jobs at a time" in said.out
+    shell.run_line_magic("unload_ext", "nbqueue")

@@ -144,9 +144,10 @@ def test_progress_takes_numbers_only(bad: Any) -> None:
 
 def test_progress_takes_every_kind_of_number() -> None:
     """A fraction and numpy's numbers count as numbers."""
-    numpy = pytest.importorskip("numpy")
+    import numpy as np
+
     ctx = context_of()
-    ctx.progress(numpy.int64(3), numpy.float32(4))
+    ctx.progress(np.int64(3), np.float32(4))
     assert ctx.take_progress() == '{"done":3,"total":4.0,"note":""}'
     ctx.progress(Fraction(1, 2))
     assert json.loads(ctx.take_progress())["done"] == 0.5
