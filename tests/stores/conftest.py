@@ -4,4 +4,4 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite("nbqueue.testing")
+pytest.register_assert_rewrite("nbqueue.testing.stores", "nbqueue.testing.workers")

@@ -10,7 +10,8 @@ import pytest
 from nbqueue.store import Store
 from nbqueue.stores.duckdb import DuckDBStore
 from nbqueue.stores.memory import MemoryStore
-from nbqueue.testing import FakeClock, StoreConformance
+from nbqueue.testing import FakeClock
+from nbqueue.testing.stores import StoreConformance
 
 
 def memory(_path: Path, clock: FakeClock) -> Store:

@@ -26,7 +26,8 @@ from nbqueue.stores import schema
 from nbqueue.stores.duckdb import DuckDBStore, _Op
 from nbqueue.stores.index import Index
 from nbqueue.stores.ledger import Ledger, Writes
-from nbqueue.testing import FakeClock, FakeWorker, bring, check_books, get, ids, new_job
+from nbqueue.testing import FakeClock, FakeWorker, new_job
+from nbqueue.testing.workers import bring, check_books, get, ids
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import pytest
 import nbqueue
 from nbqueue.store import Capability
 from nbqueue.stores.memory import MemoryStore
-from nbqueue.testing import FakeClock, drain, memory_manager, need
+from nbqueue.testing import FakeClock, drain, memory_manager
+from nbqueue.testing.workers import need
 
 _ran: list[str] = []
 
