@@ -16,6 +16,7 @@ from nbqueue.errors import InvalidCommand, NbqueueError
 from nbqueue.jobs import State
 from nbqueue.payload import decode
 from nbqueue.store import Selection, Store
+from nbqueue.stores.selecting import conditions, dispatch_conditions, texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,8 +25,6 @@ __all__ = ["attempts", "backlog", "events", "jobs", "latency", "stats", "through
 
 #: More rows than anybody looks at: an interval mistaken.
 _ROWS_MAX = 1_000_000
-#: So many ids go one by one, which takes 0.01 s instead of 0.2 s among a million jobs; more go as a list.
-_FEW = 50
 #: Lengths of a stretch of time that read well on an axis, in seconds.
 _NICE = (
     *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800),
@@ -110,11 +109,6 @@ _LATENCY = {
 _SQL = {"job_id": "job_id::VARCHAR AS job_id", "batch_id": "batch_id::VARCHAR AS batch_id"}
 
 
-def _texts(words: Iterable[str]) -> str:
-    """A list of SQL constants, of words of our own only: constants reach the scan, parameters in a list do not."""
-    return "(" + (", ".join(f"'{word}'" for word in words) or "NULL") + ")"
-
-
 # ------------------------------------------------------------------------------------------ rows as they are
 def jobs(
     store: Store,
@@ -148,7 +142,7 @@ def jobs(
         ``row_label`` (text).
     """
     selection = selection or Selection()
-    parts, params = _conditions(selection)
+    parts, params = conditions(selection)
     if status is not None:
         parts.append(_status_condition(selection, (status,) if isinstance(status, str) else tuple(status)))
     span = _span(store, selection, limit) if status is None else None
@@ -252,7 +246,7 @@ def throughput(store: Store, every: float | str | None = "1min", since: float | 
     InvalidCommand
         For an ``every`` that is no duration, or so short that there would be over a million rows.
     """
-    ended = f"event IN {_texts(_ENDED)}"
+    ended = f"event IN {texts(_ENDED)}"
     span = _span_of(store, ended, since)
     width = _width(every, span, rows=_BARS, least=1.0)
     start, stop = (span.first // width, span.last // width) if span else (0, -1)
@@ -321,7 +315,7 @@ _BACKLOG = f"""
         FROM (SELECT seq, happened_at, event, lag(event) OVER (PARTITION BY number ORDER BY seq) AS before
               FROM events
               WHERE state IS NOT NULL AND number IN (SELECT number FROM events WHERE event = 'retried'))
-        WHERE event = 'retried' AND before IN {_texts(_ENDED)}
+        WHERE event = 'retried' AND before IN {texts(_ENDED)}
     ), levels AS (
         SELECT stretch, pending, running,
                sum(pending) OVER (PARTITION BY stretch ORDER BY seq) AS pending_level,
@@ -343,7 +337,7 @@ def latency(store: Store, selection: Selection | None = None) -> pd.DataFrame:
         ``command`` (category), ``jobs`` (int64: how many), ``wait_p50``, ``wait_p95``, ``wait_p99``, ``run_p50``,
         ``run_p95``, ``run_p99`` (seconds, float64).
     """
-    parts, params = _conditions(selection or Selection())
+    parts, params = conditions(selection or Selection())
     quantiles = ", ".join(
         f"quantile_cont({what}_seconds, {percent / 100}) AS {what}_p{percent}"
         for what in ("wait", "run")
@@ -404,41 +398,6 @@ def _lanes(frame: pd.DataFrame) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------ conditions
-def _conditions(selection: Selection) -> tuple[list[str], list[object]]:
-    """The conditions of a selection over the view ``jobs``, and their parameters."""
-    parts, params = _dispatch_conditions(selection, "dispatched_at")
-    if selection.states is not None:
-        parts.append(f"state IN {_texts(State(state).value for state in selection.states)}")
-    if selection.batch_id is not None:
-        parts.append("batch_id = ?::UUID")
-        params.append(str(selection.batch_id))
-    if selection.finished_before is not None:
-        parts.append("finished_at < make_timestamptz(?::BIGINT)")
-        params.append(_micros(selection.finished_before))
-    return parts, params
-
-
-def _dispatch_conditions(selection: Selection, dispatched_at: str) -> tuple[list[str], list[object]]:
-    """Those that a job's dispatch alone decides."""
-    parts: list[str] = []
-    params: list[object] = []
-    ids = None if selection.ids is None else [str(job_id) for job_id in selection.ids]
-    if ids and len(ids) <= _FEW:
-        parts.append(f"job_id IN ({', '.join(['?::UUID'] * len(ids))})")
-        params.extend(ids)
-    elif ids is not None:
-        parts.append("job_id IN (SELECT unnest(?::UUID[]))")
-        params.append(ids)
-    for column, names in (("queue", selection.queues), ("command", selection.commands)):
-        if names is not None:
-            parts.append(f"{column} IN (SELECT unnest(?::VARCHAR[]))")
-            params.append(list(names))
-    if selection.since is not None:
-        parts.append(f"{dispatched_at} >= make_timestamptz(?::BIGINT)")
-        params.append(_micros(selection.since))
-    return parts, params
-
-
 def _status_condition(selection: Selection, statuses: Sequence[str]) -> str:
     """Narrow to statuses; of the states asked for beside them, those that they are no part of stay whole."""
     known = [*State, *_WAITING]
@@ -447,7 +406,7 @@ def _status_condition(selection: Selection, statuses: Sequence[str]) -> str:
             raise InvalidCommand(f"there is no status {status!r}; there is {', '.join(known)}")
     parents = {_WAITING[status] for status in statuses if status in _WAITING}
     whole = [state.value for state in selection.states or () if state not in parents]
-    return f"(status IN {_texts(statuses)} OR state IN {_texts(whole)})"
+    return f"(status IN {texts(statuses)} OR state IN {texts(whole)})"
 
 
 def _span(store: Store, selection: Selection, limit: int | None) -> tuple[int, int] | None:
@@ -458,7 +417,7 @@ def _span(store: Store, selection: Selection, limit: int | None) -> tuple[int, i
     folded = (selection.states, selection.batch_id, selection.finished_before)
     if selection.ids is None and (limit is None or any(field is not None for field in folded)):
         return None
-    parts, params = _dispatch_conditions(selection, "happened_at")
+    parts, params = dispatch_conditions(selection, "happened_at")
     # A limit counts what is left after every condition; the ids bound it whatever the others say.
     newest = "" if any(field is not None for field in folded) else _limit(limit)
     where = _where(["event = 'dispatched'", *parts])
@@ -477,9 +436,9 @@ def _of_jobs(selection: Selection, more: Sequence[str] = ()) -> tuple[str, list[
         and (selection.since, selection.finished_before, selection.batch_id) == (None,) * 3
     ):
         # The view has these columns itself.
-        parts, params = _dispatch_conditions(selection, "")
+        parts, params = dispatch_conditions(selection, "")
         return _where([*parts, *more]), params
-    parts, params = _conditions(selection)
+    parts, params = conditions(selection)
     return _where([f"number IN (SELECT number FROM jobs{_where(parts)})", *more]), params
 
 

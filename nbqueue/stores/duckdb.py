@@ -27,6 +27,7 @@ from nbqueue.stores.index import Index
 from nbqueue.stores.ledger import Ledger, Writes
 from nbqueue.stores.live import Seat
 from nbqueue.stores.owner import Ownership, check_path
+from nbqueue.stores.reader import first_line
 
 __all__ = ["DuckDBStore"]
 
@@ -268,13 +269,13 @@ class DuckDBStore(IndexStore):
                 f"{self.name} was deleted or replaced while it was open here, and what it held went with it;"
                 " connect again to go on with what is there now"
                 if isinstance(error, _FileGoneError)
-                else f"{self.name} cannot be written any more ({_first_line(error)}); everything acknowledged is in"
+                else f"{self.name} cannot be written any more ({first_line(error)}); everything acknowledged is in"
                 " it: mend the cause, then open it again"
             )
         self._ownership.release()
 
     def _not_written(self, error: Exception) -> str:
-        return f"{self.name} could not be written ({_first_line(error)}); nothing of this call was accepted"
+        return f"{self.name} could not be written ({first_line(error)}); nothing of this call was accepted"
 
     @property
     def broken(self) -> bool:
@@ -353,12 +354,8 @@ def _interrupt(job: Any, index: Index, *, begun: bool, now: float) -> Interrupti
     )
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0]
-
-
 def _cannot_open(path: Path, error: duckdb.Error) -> str:
-    text = _first_line(error)
+    text = first_line(error)
     if "Could not set lock" in text:
         holder = text.partition("held in ")[2].partition(". See")[0] or "another program"
         return f"{path} is open in {holder}; close it there, or use another file here"

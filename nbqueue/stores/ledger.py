@@ -24,6 +24,7 @@ from nbqueue.store import Selection
 from nbqueue.stores import schema
 from nbqueue.stores.index import Index
 from nbqueue.stores.live import LiveJob, Numbers, QueueState, Row, micros
+from nbqueue.stores.selecting import conditions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -346,7 +347,8 @@ class Ledger:
 
     def forget(self, selection: Selection, index: Index) -> int:
         """Delete ended jobs and all their events; the numbers they had are never used again."""
-        where, params = _where(selection)
+        parts, params = conditions(selection)
+        where = " AND ".join(parts) or "true"
         con = self._connection
         con.begin()
         try:
@@ -449,7 +451,8 @@ class Ledger:
 
     def find(self, selection: Selection) -> list[UUID]:
         """The ids of the jobs selected, oldest first."""
-        where, params = _where(selection)
+        parts, params = conditions(selection)
+        where = " AND ".join(parts) or "true"
         return [
             i
             for (i,) in self._connection.execute(
@@ -547,29 +550,3 @@ def _stand(job: LiveJob, fold: dict[str, Any], workers: dict[int, str]) -> LiveJ
     result = fold["data"] if event is Event.SUCCEEDED else ""
     job.last = (result, fold["error"] or "", fold["cause"] or "", fold["traceback"] or "")
     return job
-
-
-def _where(selection: Selection) -> tuple[str, list[object]]:
-    """The SQL condition of a selection over the view ``jobs``, and its parameters."""
-    parts: list[str] = []
-    params: list[object] = []
-
-    def add(sql: str, value: object) -> None:
-        parts.append(sql)
-        params.append(value)
-
-    if selection.ids is not None:
-        add("job_id IN (SELECT unnest(?::UUID[]))", [str(i) for i in selection.ids])
-    if selection.states is not None:
-        add("state::VARCHAR IN (SELECT unnest(?::VARCHAR[]))", [s.value for s in selection.states])
-    if selection.queues is not None:
-        add("queue IN (SELECT unnest(?::VARCHAR[]))", list(selection.queues))
-    if selection.commands is not None:
-        add("command IN (SELECT unnest(?::VARCHAR[]))", list(selection.commands))
-    if selection.batch_id is not None:
-        add("batch_id = ?::UUID", str(selection.batch_id))
-    if selection.since is not None:
-        add("dispatched_at >= make_timestamptz(?::BIGINT)", micros(selection.since))
-    if selection.finished_before is not None:
-        add("finished_at < make_timestamptz(?::BIGINT)", micros(selection.finished_before))
-    return " AND ".join(parts) or "true", params

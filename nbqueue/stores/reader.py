@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["run_query"]
+__all__ = ["first_line", "run_query"]
 
 _VIEWS = ", ".join(VIEW_NAMES)
 #: Whoever shadowed one of these would change what a view reads.
@@ -77,7 +77,7 @@ def run_query(
             try:
                 cursor.register(name, frame)
             except duckdb.Error as error:
-                unread[name] = _first_line(error)
+                unread[name] = first_line(error)
         cursor.execute("BEGIN TRANSACTION READ ONLY")
         return _frame(cursor.execute(statement, [_plain(value) for value in params]))
     except (duckdb.FatalException, duckdb.InternalException):
@@ -151,7 +151,7 @@ def _plain(value: object) -> object:
 def _failed(error: duckdb.Error, named: Sequence[str], unread: Mapping[str, str]) -> QueueError:
     import duckdb
 
-    sentence = _first_line(error)
+    sentence = first_line(error)
     if "'pytz'" in sentence:
         sentence = (
             "a timestamp inside a STRUCT or MAP cannot become Python's; select it as a column of its own"
@@ -164,7 +164,8 @@ def _failed(error: duckdb.Error, named: Sequence[str], unread: Mapping[str, str]
     return QueueError(f"{sentence.rstrip('!.')}{also}; readable here: {readable}")
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The sentence of an error, without the page that some bring along."""
     return str(error).strip().split("\n", 1)[0]
 
 
