@@ -18,6 +18,7 @@ from nbqueue.errors import (
     QueueUnavailable,
     StaleClaim,
 )
+from nbqueue.facade.batch import Batch
 from nbqueue.facade.manager import CommandQueue, QueueConfig, QueueManager, connect, dispatch, manager
 from nbqueue.facade.receipt import JobDispatch
 from nbqueue.handlers.registry import Job, command, job
@@ -25,6 +26,7 @@ from nbqueue.jobs import QueuedCommand, State
 from nbqueue.running.context import Context, current
 
 __all__ = [
+    "Batch",
     "CommandQueue",
     "Context",
     "DispatchFailed",
@@ -58,13 +60,13 @@ __version__ = "0.1.0"
 
 def load_ipython_extension(ipython: Any) -> None:
     """Serve ``%load_ext nbqueue``."""
-    from nbqueue import magics
+    from nbqueue.magics import extension
 
-    magics.load(ipython)
+    extension.load(ipython)
 
 
 def unload_ipython_extension(ipython: Any) -> None:
     """Serve ``%unload_ext nbqueue``."""
-    from nbqueue import magics
+    from nbqueue.magics import extension
 
-    magics.unload(ipython)
+    extension.unload(ipython)

@@ -16,8 +16,10 @@ from nbqueue.retry import RetryPolicy
 __all__ = [
     "PRIORITY_MAX",
     "PRIORITY_MIN",
+    "BatchRecord",
     "Claim",
     "JobRecord",
+    "NewBatch",
     "NewJob",
     "Options",
     "QueuedCommand",
@@ -350,6 +352,40 @@ class NewJob(NamedTuple):
     #: The batch it belongs to, and its row there.
     batch_id: uuid.UUID | None = None
     row: str | None = None
+
+
+class NewBatch(NamedTuple):
+    """What a store is told of the jobs that are handed in as the rows of one batch."""
+
+    batch_id: uuid.UUID
+    #: Of every row, as of their ``Spec``.
+    command: str
+    origin: str = ""
+    #: The name under which its rows are matched with those that came before; "" for none.
+    key: str = ""
+    #: JSON text of what the input was like, for who shows it again; the store does not look into it.
+    head: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRecord:
+    """What a store knows of a batch; times are seconds since the epoch."""
+
+    batch_id: uuid.UUID
+    command: str
+    origin: str
+    key: str
+    head: str
+    #: When it was handed in first, and last.
+    created_at: float
+    mapped_at: float
+    #: The jobs of its rows in the order of the input: runs of job numbers, each the first and the last of it.
+    runs: tuple[tuple[int, int], ...]
+
+    @property
+    def total(self) -> int:
+        """How many rows it has."""
+        return sum(last - first + 1 for first, last in self.runs)
 
 
 class Claim(NamedTuple):

@@ -12,17 +12,19 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 from uuid import UUID
 
-from nbqueue.jobs import Claim, JobRecord, NewJob, Spec, State
+from nbqueue.jobs import BatchRecord, Claim, JobRecord, NewBatch, NewJob, Spec, State
 from nbqueue.lifecycle import Outcome
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "OUTPUT",
     "Answer",
     "Capability",
     "Handlers",
     "LogChunk",
+    "Mapped",
     "QueueInfo",
     "Report",
     "ReportKind",
@@ -86,11 +88,16 @@ class WorkerInfo:
     lease: float = 15.0
 
 
-class LogChunk(NamedTuple):
-    """What a job wrote, in the order it wrote it."""
+#: The stream of what a job displays.
+OUTPUT = "output"
 
-    #: "stdout", "stderr" or "log".
+
+class LogChunk(NamedTuple):
+    """What a job wrote or displayed, in the order it did."""
+
+    #: "stdout", "stderr", "log", or ``OUTPUT``.
     stream: str
+    #: Of a display its JSON text, see ``payload.bundles``.
     text: str
     #: Seconds since the epoch.
     at: float
@@ -126,9 +133,10 @@ class Report(NamedTuple):
     #: A cause more exact than the outcome's: "killed (SIGKILL)", "out of memory" …
     cause: str = ""
     traceback: str = ""
+    #: What failures of the same kind have in common: "KeyError at clean.py:88 in clean"; "" where it did not fail.
+    fingerprint: str = ""
+    #: What it wrote and displayed, in one order.
     logs: tuple[LogChunk, ...] = ()
-    #: JSON texts of rich displays (mimebundles).
-    outputs: tuple[str, ...] = ()
     #: JSON text {"done":…, "total":…, "note":…}, "" for no news.
     progress: str = ""
 
@@ -157,6 +165,14 @@ class Turn(NamedTuple):
     expired: bool = False
 
 
+class Mapped(NamedTuple):
+    """What became of a batch that was handed in."""
+
+    batch: BatchRecord
+    #: The positions of the rows that were left as they are: a job with the same arguments has them.
+    left: Sequence[int] = ()
+
+
 class QueueInfo(NamedTuple):
     """A queue and how it stands."""
 
@@ -176,6 +192,8 @@ class Selection:
     queues: tuple[str, ...] | None = None
     commands: tuple[str, ...] | None = None
     batch_id: UUID | None = None
+    #: Whose latest failure has this fingerprint.
+    fingerprint: str | None = None
     #: Dispatched at or after this, seconds since the epoch.
     since: float | None = None
     #: Finished before this, seconds since the epoch.
@@ -194,6 +212,27 @@ class Store(Protocol):
 
         With ``worker_id`` that worker, which has joined, gets them at once, and nobody else does.
         """
+
+    def put_batch(self, batch: NewBatch, jobs: Sequence[NewJob]) -> Mapped:
+        """Take the rows of a batch, all or none and in one commit; a batch of a known id is left as it is.
+
+        The ids of its jobs are new, unless the very call is sent again.
+
+        If a batch has this ``key`` already, it stays that batch, with its id, and has these rows now. A row (its label
+        is ``NewJob.row``) whose latest job in it has the same payload and neither failed nor was cancelled keeps that
+        job. The other rows get theirs, and an unfinished one that these replace is cancelled.
+
+        Raises
+        ------
+        InvalidCommand
+            If the batch of that key is of another command, or of another handler of that name.
+        """
+
+    def get_batch(self, which: UUID | str) -> BatchRecord | None:
+        """Give a batch by its id or its key, None where there is none or all its jobs were forgotten."""
+
+    def count_batch(self, batch_id: UUID) -> Mapping[State, int]:
+        """Give how many rows of a batch stand where; rows whose jobs were forgotten are in none. It is cheap."""
 
     def put_code(self, code: str, blob: bytes) -> None:
         """Keep code by value under its hash; durable when this returns."""
@@ -228,6 +267,13 @@ class Store(Protocol):
         It is called with None if the store broke, and can never tell.
 
         ``notify`` is called from any thread and must be quick. A job that is retried by hand is not watched on.
+        """
+
+    def listen(self, notify: Callable[[], None]) -> Callable[[], None]:
+        """Call ``notify`` whenever something has changed that people can see; gives a way to stop that.
+
+        It is called from any thread, once for what one commit changed, and must be quick. It is called as well when
+        the store broke.
         """
 
     def cancel(self, ids: Sequence[UUID]) -> list[Answer]:

@@ -28,7 +28,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
     ),
     2: ("worker", "worker.*", "frames"),
     3: ("facade", "facade.*"),
-    4: ("plots", "magics", "cli", "cli.*", "widgets", "widgets.*"),
+    4: ("plots", "magics", "magics.*", "cli", "cli.*", "widgets", "widgets.*"),
 }
 L0, FACES = LAYERS[0], LAYERS[4]
 RUNNING = ("secret", "handlers", "handlers.*", "running", "running.*")
@@ -63,8 +63,8 @@ NARROWER: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     ),
     (
         FACES,
-        ("facade.manager", "facade.receipt", "errors", "jobs", "durations", *FACES),
-        "a face calls the facade: it knows managers and receipts, never a store, worker or executor",
+        ("facade.*", "errors", "jobs", "durations", *FACES),
+        "a face calls the facade: it knows managers, receipts and batches, never a store, worker or executor",
     ),
 )
 

@@ -14,6 +14,7 @@ from nbqueue.running.context import current
 if TYPE_CHECKING:
     import pandas as pd
 
+    from nbqueue.facade.batch import Batch
     from nbqueue.facade.manager import QueueManager
 
 __all__ = ["CommandQueue", "Connected", "connected"]
@@ -124,6 +125,10 @@ class CommandQueue:
     async def adispatch(self, work: object, **options: Any) -> JobDispatch:
         """Hand in one job without blocking the running loop."""
         return await self._manager().adispatch_on(self._name, work, options)
+
+    def map(self, work: object, items: object, *, key: str | None = None, **options: Any) -> Batch:
+        """Hand in one job for each row or item, as ``QueueManager.map``. A queue that the work itself names wins."""
+        return self._manager().map_on(self._name, work, items, key, options)
 
     def pause(self) -> None:
         """Hand out no more of its jobs; what runs goes on."""

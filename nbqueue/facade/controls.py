@@ -7,7 +7,7 @@ import re
 import uuid
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbqueue import payload
 from nbqueue.durations import duration
@@ -15,8 +15,11 @@ from nbqueue.errors import InvalidCommand, JobNotFound
 from nbqueue.facade.looking import Looking
 from nbqueue.facade.receipt import JobDispatch
 from nbqueue.facade.selecting import Names, Since, unknown_queue
-from nbqueue.jobs import State
+from nbqueue.jobs import JobRecord, State
 from nbqueue.store import Selection
+
+if TYPE_CHECKING:
+    from nbqueue.facade.batch import Batch
 
 __all__ = ["Controls", "JobId"]
 
@@ -48,18 +51,21 @@ class Controls(Looking):
         found = self.store.get((job_id,))
         if not found:
             raise self._not_found(job_id)
-        (record,) = found
+        return self.receipt_of(found[0])
+
+    get = job
+
+    def receipt_of(self, record: JobRecord) -> JobDispatch:
+        """Give the receipt of a job that the store has given."""
 
         def make() -> JobDispatch:
             metadata: Any = payload.decode(record.metadata) if record.metadata else {}
             spec, at = record.spec, record.scheduled_at
             return JobDispatch(
-                job_id, spec.command, spec.queue, scheduled_at=at, metadata=metadata, source=self
+                record.job_id, spec.command, spec.queue, scheduled_at=at, metadata=metadata, source=self
             )
 
-        return self.live.receipt(job_id, make, self)
-
-    get = job
+        return self.live.receipt(record.job_id, make, self)
 
     def why(self, id: JobId) -> str:
         """Say in a sentence why a job is not running; "" if it is."""
@@ -79,21 +85,43 @@ class Controls(Looking):
             If one runs, or waits for a worker already.
         """
         ids = self._ids(id)
-        self._run_again(ids, strict=True)
+        self.run_again(ids, strict=True)
         return len(ids)
 
     def retry_all(
-        self, state: Names = "failed", *, queue: Names = None, command: object = None, since: Since = None
+        self,
+        state: Names = "failed",
+        *,
+        queue: Names = None,
+        command: object = None,
+        since: Since = None,
+        batch: Batch | uuid.UUID | str | None = None,
+        fingerprint: str | None = None,
     ) -> int:
-        """Let all jobs of a state run again that ``jobs`` would give; gives how many."""
-        picked = self._pick(state=state, queue=queue, command=command, since=since)
+        """Let all jobs of a state run again that ``jobs`` would give; gives how many.
+
+        Example
+        -------
+        All that failed with the same error as the most frequent one::
+
+            queues.retry_all(fingerprint=queues.failures().fingerprint[0])
+        """
+        words: dict[str, Any] = {
+            "queue": queue,
+            "command": command,
+            "since": since,
+            "batch": batch,
+            "fingerprint": fingerprint,
+        }
+        picked = self._pick(state=state, **words)
         ids = self.store.find(picked.selection)
         if picked.statuses:
-            frame = self.jobs(state=state, queue=queue, command=command, since=since)
+            frame = self.jobs(state=state, **words)
             ids = [uuid.UUID(str(job_id)) for job_id in frame["job_id"]]
-        return self._run_again(ids, strict=False)
+        return self.run_again(ids, strict=False)
 
-    def _run_again(self, ids: list[uuid.UUID], *, strict: bool) -> int:
+    def run_again(self, ids: list[uuid.UUID], *, strict: bool) -> int:
+        """Let those of these jobs run again that can; if ``strict``, raise for the first that cannot."""
         answers = self.store.retry(ids) if ids else []
         self.live.retried(answer.job_id for answer in answers if answer.done)
         for answer in answers:

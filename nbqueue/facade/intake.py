@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -15,12 +15,15 @@ from nbqueue.errors import InvalidCommand, NbqueueError, QueueUnavailable
 from nbqueue.facade.receipt import JobDispatch, Source
 from nbqueue.handlers.handler import Handler, Kind
 from nbqueue.handlers.registry import Call, to_call
-from nbqueue.jobs import Claim, JobRecord, NewJob, Options, Spec, State, new_job_ids
+from nbqueue.jobs import Claim, JobRecord, NewBatch, NewJob, Options, Spec, State, new_job_ids
 from nbqueue.retry import RetryPolicy
 from nbqueue.secret import load_secret
-from nbqueue.store import Store
+from nbqueue.store import Mapped, Store
 
-__all__ = ["CODE_MAX", "Live", "Prepared", "prepare"]
+__all__ = ["CODE_MAX", "Calls", "Live", "Prepared", "RowValues", "encode_arguments", "prepare"]
+
+#: The arguments of jobs as they are.
+Calls = dict[uuid.UUID, tuple[tuple[Any, ...], dict[str, Any]]]
 
 #: A larger copy of a function drags data along that it should be given as an argument.
 CODE_MAX = 8 * 1024 * 1024
@@ -97,19 +100,20 @@ def _prepare(job_id: uuid.UUID, call: Call, given: Options | None, queue: str, n
         due_at = now + options.delay
     metadata = options.metadata
     text = _encode_metadata(call.command, metadata) if metadata else ""
-    job = NewJob(job_id, spec, _encode_call(call), text, due_at)
-    return Prepared(job, call, metadata)
+    arguments = encode_arguments(call.command, tuple(call.args), call.kwargs)
+    return Prepared(NewJob(job_id, spec, arguments, text, due_at), call, metadata)
 
 
-def _encode_call(call: Call) -> str:
+def encode_arguments(command: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """Give the arguments of a call as text; signed where a part of them must be pickled."""
     try:
-        return payload.encode_call(call.args, call.kwargs)
+        return payload.encode_call(args, kwargs)
     except InvalidCommand:
         # Only what must be pickled needs the secret, and most never make one.
         try:
-            return payload.encode_call(call.args, call.kwargs, key=load_secret(), context=call.command)
+            return payload.encode_call(args, kwargs, key=load_secret(), context=command)
         except InvalidCommand as error:
-            raise InvalidCommand(f"{call.command}: {error}") from error
+            raise InvalidCommand(f"{command}: {error}") from error
 
 
 def _encode_metadata(command: str, metadata: Mapping[str, object]) -> str:
@@ -117,6 +121,12 @@ def _encode_metadata(command: str, metadata: Mapping[str, object]) -> str:
         return payload.encode(dict(metadata), what="metadata")
     except InvalidCommand as error:
         raise InvalidCommand(f"{command}: {error}") from error
+
+
+class RowValues(dict[uuid.UUID, tuple[int, object]]):
+    """What rows of a batch returned in this process that no store could keep, with the fence of their claim."""
+
+    __slots__ = ("__weakref__",)
 
 
 class Live:
@@ -128,7 +138,9 @@ class Live:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._calls: dict[uuid.UUID, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        self._calls: Calls = {}
+        #: Of batches that somebody holds, the values that no store could keep.
+        self._values: WeakValueDictionary[uuid.UUID, RowValues] = WeakValueDictionary()
         self._receipts: WeakValueDictionary[uuid.UUID, JobDispatch] = WeakValueDictionary()
         #: Of receipts that were handed out since the ends of jobs were last asked for.
         self._unfollowed: list[uuid.UUID] = []
@@ -139,25 +151,52 @@ class Live:
 
     def insert(self, prepared: Sequence[Prepared]) -> None:
         """Hand checked jobs to the store; on disk when this returns."""
-        pickled = []
+        calls: Calls = {}
         for job, call, _ in prepared:
-            spec = job.spec
-            if spec.code and spec.code not in self._code and call.handler is not None:
-                self._put_code(spec, call.handler)
+            self._offer_code(job.spec, call.handler)
             if payload.needs_pickle(job.payload):
-                pickled.append(job.job_id)
-                # Before a worker can ask for it.
-                self._calls[job.job_id] = (tuple(call.args), dict(call.kwargs))
-        try:
+                calls[job.job_id] = (tuple(call.args), dict(call.kwargs))
+        with self._lent(calls):
             self._store.insert([item.job for item in prepared])
+
+    def put_batch(
+        self, batch: NewBatch, jobs: Sequence[NewJob], handler: Handler | None, calls: Calls
+    ) -> Mapped:
+        """Hand the rows of a batch to the store; on disk when this returns.
+
+        Parameters
+        ----------
+        batch, jobs
+            As of ``Store.put_batch``.
+        handler : Handler, optional
+            Of every row.
+        calls : mapping
+            The arguments of those jobs whose payload had to be pickled.
+        """
+        for spec in {job.spec for job in jobs}:
+            self._offer_code(spec, handler)
+        with self._lent(calls):
+            mapped = self._store.put_batch(batch, jobs)
+            for position in mapped.left if calls else ():
+                calls.pop(jobs[position].job_id, None)
+                self._calls.pop(jobs[position].job_id, None)
+        return mapped
+
+    @contextlib.contextmanager
+    def _lent(self, calls: Calls) -> Iterator[None]:
+        """Keep the arguments of jobs that are handed in meanwhile, until they have ended."""
+        # Before a worker can ask for them.
+        self._calls.update(calls)
+        try:
+            yield
         except BaseException:
-            for job_id in pickled:
+            for job_id in calls:
                 self._calls.pop(job_id, None)
             raise
-        if pickled:
+        if calls:
             # They were accepted, whatever becomes of the store now.
             with contextlib.suppress(QueueUnavailable):
-                self._store.watch(pickled, self._drop_call)
+                self._store.watch(list(calls), self._drop_call)
 
     def call(self, job_id: uuid.UUID) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Give a job's arguments as they are, None where only their encoding is left."""
@@ -214,6 +253,21 @@ class Live:
         receipt = self._receipts.get(claim.job_id)
         if receipt is not None:
             receipt.keep_value(claim.fence, value)
+
+    def row_values(self, batch_id: uuid.UUID) -> RowValues:
+        """Give where a batch's values go that cannot be stored, for as long as somebody holds it."""
+        with self._lock:
+            return self._values.setdefault(batch_id, RowValues())
+
+    def on_unstored(self, claim: Claim, value: object) -> None:
+        """Keep what a row returned here, since no store can."""
+        values = None if claim.batch_id is None else self._values.get(claim.batch_id)
+        if values is not None:
+            values[claim.job_id] = (claim.fence, value)
+
+    def _offer_code(self, spec: Spec, handler: Handler | None) -> None:
+        if spec.code and spec.code not in self._code and handler is not None:
+            self._put_code(spec, handler)
 
     def _put_code(self, spec: Spec, handler: Handler) -> None:
         """Put a copy of a notebook's function there for other workers; one that cannot be copied runs only here."""

@@ -18,6 +18,8 @@ from nbqueue.store import QueueInfo, WorkerInfo
 if TYPE_CHECKING:
     import pandas as pd
 
+    from nbqueue.facade.batch import Batch
+
 __all__ = ["Looking"]
 
 _VIEWS = frozenset(("jobs", "attempts", "events", "logs", "outputs"))
@@ -45,7 +47,8 @@ class Looking(Opened):
         queue: Names = None,
         command: object = None,
         since: Since = None,
-        batch: uuid.UUID | str | None = None,
+        batch: Batch | uuid.UUID | str | None = None,
+        fingerprint: str | None = None,
         limit: int | None = None,
     ) -> pd.DataFrame:
         """Give jobs, a row each, newest first.
@@ -56,8 +59,10 @@ class Looking(Opened):
             Only those; "scheduled" and "retrying" are pending jobs that wait for their time.
         since : str, float, timedelta or datetime, optional
             Dispatched no longer ago than ``"1h"``, or at this time or later.
-        batch : UUID or str, optional
+        batch : Batch, UUID or str, optional
             Of this batch.
+        fingerprint : str, optional
+            That failed with this, as ``failures`` shows it.
         limit : int, optional
             At most so many; None is all.
 
@@ -68,7 +73,9 @@ class Looking(Opened):
         """
         from nbqueue import frames
 
-        picked = self._pick(state=state, queue=queue, command=command, since=since, batch=batch)
+        picked = self._pick(
+            state=state, queue=queue, command=command, since=since, batch=batch, fingerprint=fingerprint
+        )
         status = sorted(picked.statuses) or None
         return frames.jobs(self.store, picked.selection, _check_limit(limit), status=status)
 
@@ -79,7 +86,7 @@ class Looking(Opened):
         queue: Names = None,
         command: object = None,
         since: Since = None,
-        batch: uuid.UUID | str | None = None,
+        batch: Batch | uuid.UUID | str | None = None,
         limit: int | None = None,
     ) -> pd.DataFrame:
         """Give attempts, a row each, newest first, of the jobs that ``jobs`` would give."""
@@ -95,7 +102,7 @@ class Looking(Opened):
         queue: Names = None,
         command: object = None,
         since: Since = None,
-        batch: uuid.UUID | str | None = None,
+        batch: Batch | uuid.UUID | str | None = None,
         limit: int | None = None,
     ) -> pd.DataFrame:
         """Give what happened, a row an event, newest first, to the jobs that ``jobs`` would give."""
@@ -109,6 +116,25 @@ class Looking(Opened):
         from nbqueue import frames
 
         return frames.stats(self.store)
+
+    def failures(
+        self,
+        *,
+        queue: Names = None,
+        command: object = None,
+        since: Since = None,
+        batch: Batch | uuid.UUID | str | None = None,
+    ) -> pd.DataFrame:
+        """Give what failed jobs failed with, a row a fingerprint, the most frequent first.
+
+        A fingerprint is the error's class and the line of the user's own code it came from, without the message:
+        "KeyError at clean.py:88 in clean". ``jobs(fingerprint=...)`` gives these jobs, ``retry_all(fingerprint=...)``
+        lets them run again.
+        """
+        from nbqueue import frames
+
+        picked = self._pick(queue=queue, command=command, since=since, batch=batch)
+        return frames.failures(self.store, picked.selection)
 
     def throughput(self, every: float | str | None = "1min", *, since: Since = None) -> pd.DataFrame:
         """Give how many jobs ended in each stretch of time.

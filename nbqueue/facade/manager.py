@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import importlib
 import time
+import uuid
 import weakref
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,7 +20,8 @@ from nbqueue.errors import InvalidCommand, NbqueueError
 from nbqueue.executor import Executor
 from nbqueue.facade.commandqueue import CommandQueue, connected
 from nbqueue.facade.connecting import QueueConfig
-from nbqueue.facade.dispatching import Dispatching
+from nbqueue.facade.forming import Forming
+from nbqueue.facade.mapping import Batching
 from nbqueue.facade.opened import Target
 from nbqueue.facade.receipt import JobDispatch
 from nbqueue.facade.selecting import Names, names_of, unknown_queue
@@ -49,7 +51,7 @@ __all__ = [
 _PATIENCE_AT_EXIT = 1.0
 
 
-class QueueManager(Dispatching):
+class QueueManager(Forming, Batching):
     """An open queue file: hands in work, starts workers, and shows what became of it.
 
     Parameters
@@ -189,7 +191,7 @@ class QueueManager(Dispatching):
         from nbqueue.running.run import Services
 
         return Services(
-            key=load_secret, dispatcher=self, live_call=self.live.call, on_value=self.live.on_value
+            key=load_secret, dispatcher=self, live_call=self.live.call, on_value=self.live.on_value, on_unstored=self.live.on_unstored
         )
 
     # -- faces
@@ -198,6 +200,72 @@ class QueueManager(Dispatching):
     def plot(self) -> Any:
         """The plots: ``plot.throughput()``, ``.latency()``, ``.backlog()``, ``.timeline()``."""
         return _face("plots").Plots(self)
+
+    def form(self, work: object) -> Any:
+        """Show a form in the notebook that dispatches a job, made from a handler's signature, hints and docstring.
+
+        Parameters
+        ----------
+        work : str, job or Job class
+            A command's name, a function under ``@job`` (with ``.options(...)`` if wanted), or a ``Job`` class.
+
+        Raises
+        ------
+        InvalidCommand
+            For a name that has no handler here, naming near matches.
+        """
+        return _face("widgets.form").Form(self, work)
+
+    def panel(
+        self,
+        *,
+        state: Names = None,
+        queue: str | None = None,
+        command: str | None = None,
+        text: str = "",
+        batch: uuid.UUID | str | None = None,
+        fingerprint: str | None = None,
+        height: int = 360,
+    ) -> Any:
+        """Show the queue live in the notebook: queues, jobs, failures and workers, with what can be done to them.
+
+        Parameters
+        ----------
+        state, queue, command, batch, fingerprint : optional
+            What the table shows at first, as of ``jobs``.
+        text : str
+            Only jobs with this in their id, command, queue, error, arguments or metadata.
+        height : int
+            Of the table, in pixels.
+
+        Raises
+        ------
+        InvalidCommand
+            For a state that does not exist, or a batch that is no id.
+        """
+        return _face("widgets.panel").panel(
+            self,
+            states=names_of(state, what="state") or (),
+            queue=queue,
+            command=command,
+            text=text,
+            batch=None if batch is None else str(batch),
+            fingerprint=fingerprint,
+            height=height,
+        )
+
+    def show(self, shown: object) -> None:
+        """Show a receipt or a batch as a live card in the notebook.
+
+        Raises
+        ------
+        NotImplementedError
+            Outside of a notebook, where its text is all there is to show.
+        """
+        if current(None) is not None:
+            # What a job shows is kept as it was, and a card lives.
+            raise NotImplementedError
+        _face("widgets.card").show(self, shown)
 
     # -- closing
 

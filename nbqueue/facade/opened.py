@@ -92,6 +92,23 @@ class Opened:
 
         return stop
 
+    def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call this whenever a job, a queue or a worker has changed; gives a way to stop that.
+
+        It is called from any thread, once for what one commit changed, and must be quick.
+        """
+        return self.store.listen(callback)
+
+    def show(self, shown: object) -> None:
+        """Show a receipt or a batch as a live card; without a face to show it, it is its text.
+
+        Raises
+        ------
+        NotImplementedError
+            Where there is nothing to show it by, which IPython takes for: show the text.
+        """
+        raise NotImplementedError
+
     def close(self, timeout: float = 10.0) -> None:
         """Let go of the file; doing it again does nothing.
 

@@ -22,6 +22,7 @@ from nbqueue.errors import (
     QueueUnavailable,
 )
 from nbqueue.facade.ending import Logs, failure_of
+from nbqueue.facade.outputs import Outputs, outputs_of
 from nbqueue.jobs import JobRecord, State, check_name, check_queue, seconds, timestamp, utc
 from nbqueue.running.run import unstored_reason
 from nbqueue.secret import load_secret
@@ -50,6 +51,9 @@ class Source(Protocol):
 
     def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call this when it closes; gives a way to stop that."""
+
+    def show(self, shown: object) -> None:
+        """Show a receipt as a live card, or raise ``NotImplementedError`` where there is no notebook."""
 
 
 class JobDispatch:
@@ -171,6 +175,12 @@ class JobDispatch:
     def __repr__(self) -> str:
         return f"<JobDispatch {self._command} {self._id} on {self._queue}>"
 
+    def _ipython_display_(self) -> None:
+        if self._source is None:
+            # IPython then shows the text.
+            raise NotImplementedError
+        self._source.show(self)
+
     def __eq__(self, other: object) -> bool:
         return self._id == other._id if isinstance(other, JobDispatch) else NotImplemented
 
@@ -241,6 +251,16 @@ class JobDispatch:
         )
         chunks = zip(found["attempt"].tolist(), found["stream"].tolist(), found["text"].tolist(), strict=True)
         return Logs(self._command, [(int(attempt), stream, text) for attempt, stream, text in chunks])
+
+    def outputs(self, attempt: int | None = None) -> Outputs:
+        """Give what it displayed, in order; in a notebook that is shown with the text around it.
+
+        Parameters
+        ----------
+        attempt : int, optional
+            Of which attempt; the newest that displayed anything, unless given.
+        """
+        return outputs_of(self._store(), self.job_id, attempt, command=self._command)
 
     def cancel(self) -> bool:
         """Cancel it, or ask it to stop if it runs; whether there was anything to cancel."""

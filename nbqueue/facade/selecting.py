@@ -6,12 +6,15 @@ import difflib
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbqueue.durations import ago
 from nbqueue.errors import InvalidCommand, QueueUnavailable
 from nbqueue.jobs import State
 from nbqueue.store import Selection
+
+if TYPE_CHECKING:
+    from nbqueue.facade.batch import Batch
 
 __all__ = ["Names", "Picked", "Since", "names_of", "near", "pick", "unknown_queue"]
 
@@ -38,7 +41,8 @@ def pick(
     queue: Names = None,
     command: object = None,
     since: Since = None,
-    batch: uuid.UUID | str | None = None,
+    batch: Batch | uuid.UUID | str | None = None,
+    fingerprint: str | None = None,
     queues: Sequence[str] = (),
     now: float = 0.0,
 ) -> Picked:
@@ -52,8 +56,10 @@ def pick(
         Names; a command may also be the function or class that was decorated.
     since : str, float, timedelta or datetime, optional
         Dispatched no longer ago than this, or at this time or later.
-    batch : UUID or str, optional
+    batch : Batch, UUID or str, optional
         The batch they belong to.
+    fingerprint : str, optional
+        What they failed with, as ``failures`` shows it.
     queues : sequence of str
         The queues there are.
     now : float
@@ -80,6 +86,7 @@ def pick(
         queues=wanted,
         commands=names_of(getattr(command, "command", command), what="command"),
         batch_id=_batch(batch),
+        fingerprint=fingerprint,
         since=None if since is None else ago(since, now=now, what="since"),
     )
     return Picked(selection, statuses)
@@ -110,7 +117,8 @@ def _states(words: Sequence[str]) -> tuple[tuple[State, ...], frozenset[str]]:
     return tuple(states), frozenset() if State.PENDING.value in words else waiting
 
 
-def _batch(given: uuid.UUID | str | None) -> uuid.UUID | None:
+def _batch(batch: Batch | uuid.UUID | str | None) -> uuid.UUID | None:
+    given: Any = getattr(batch, "batch_id", batch)
     if given is None or isinstance(given, uuid.UUID):
         return given
     try:

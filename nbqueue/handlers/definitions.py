@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import Parameter, Signature
@@ -27,6 +27,7 @@ __all__ = [
     "ClickHandler",
     "call_name",
     "check_call",
+    "check_keywords",
     "class_handler",
     "command_handler",
     "define_class",
@@ -35,7 +36,7 @@ __all__ = [
 
 OPTION_NAMES = frozenset(OptionKeywords.__annotations__)
 #: What a field of a ``Job`` must not be named, besides the options.
-METHOD_NAMES = frozenset({"adispatch", "deserialize", "dispatch", "handle", "serialize", "type_name"})
+METHOD_NAMES = frozenset({"adispatch", "deserialize", "dispatch", "form", "handle", "serialize", "type_name"})
 
 
 # ---------------------------------------------------------------------------------------- functions
@@ -81,6 +82,33 @@ def check_call(handler: Handler, args: tuple[Any, ...], kwargs: Mapping[str, Any
         reason = str(error).replace("missing a required argument: ", "missing ")
         msg = f"{handler.name}() takes {handler.signature}: {reason}"
         raise InvalidCommand(msg) from None
+
+
+def check_keywords(handler: Handler, names: Collection[str]) -> None:
+    """Refuse the names of a row's values where the handler has no parameter for one, or one that is not among them."""
+    if handler.kind is Kind.CLICK:
+        msg = f"{handler.name} is a click command, which takes a list of texts and no names; map a list of texts"
+        raise InvalidCommand(msg)
+    if handler.signature is None:
+        return
+    parameters = handler.signature.parameters.values()
+    by_name = [
+        p.name for p in parameters if p.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    ]
+    takes = f"{handler.name}() takes {handler.signature}"
+    any_name = any(p.kind is Parameter.VAR_KEYWORD for p in parameters)
+    if not any_name and (unknown := [name for name in names if name not in by_name]):
+        near = difflib.get_close_matches(unknown[0], by_name, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        msg = f"{takes}, so there is nothing to do with {', '.join(map(repr, unknown))}{hint}; rename it, or drop it"
+        raise InvalidCommand(msg)
+    variadic = (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
+    missing = [
+        p.name for p in parameters if p.default is p.empty and p.kind not in variadic and p.name not in names
+    ]
+    if missing:
+        msg = f"{takes}, and nothing is named {', '.join(map(repr, missing))}; add it to every row"
+        raise InvalidCommand(msg)
 
 
 def _check_function(target: Any) -> None:

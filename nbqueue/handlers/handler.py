@@ -31,6 +31,7 @@ class Kind(StrEnum):
     CLASS = "class"
     COMMAND = "command"
     CLICK = "click"
+    CELL = "cell"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,9 @@ class Handler:
     is_async: bool = False
     #: What it takes but for its context; None where only it knows.
     signature: Signature | None = None
+
+    def admit(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Refuse what must not be run; the job is then held."""
 
     def invoke(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call it; gives its value, or the coroutine that will."""
@@ -106,7 +110,9 @@ class Registry:
         with self._lock:
             self._owned.pop(key, None)
             self._owned[key] = handler
-            self._named[handler.name] = handler
+            if handler.kind is not Kind.CELL:
+                # What a cell is called is no command that could be dispatched.
+                self._named[handler.name] = handler
             self._version += 1
             listeners = tuple(self._listeners)
         for listener in listeners:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Generic, ParamSpec, Self, TypeVar, Unpack, dataclass_transform, overload
+from typing import (
+    Any,
+    ClassVar,
+    Generic,
+    ParamSpec,
+    Self,
+    TypeVar,
+    Unpack,
+    cast,
+    dataclass_transform,
+    overload,
+)
 
 from nbqueue import payload
 from nbqueue.errors import InvalidCommand
@@ -34,6 +45,7 @@ __all__ = [
     "origin_of",
     "registry",
     "to_call",
+    "to_mapped",
 ]
 
 P = ParamSpec("P")
@@ -151,6 +163,10 @@ class JobFunction(Generic[P, R]):
         """Hand it in without blocking the running loop."""
         return await _dispatcher().adispatch(self.call(*args, **kwargs))
 
+    def form(self) -> Any:
+        """Show a form in the notebook that is made from the signature, and dispatches to the queue connected last."""
+        return cast("Any", _facade()).form(self)
+
 
 @overload
 def job(function: Callable[P, R], /) -> JobFunction[P, R]: ...
@@ -263,6 +279,11 @@ class Job:
         """Hand it in without blocking the running loop."""
         return await _dispatcher().adispatch(self)
 
+    @classmethod
+    def form(cls) -> Any:
+        """Show a form in the notebook that is made from the fields, and dispatches to the queue connected last."""
+        return cast("Any", _facade()).form(cls)
+
 
 def _handler_of(cls: type[Job]) -> ClassHandler:
     handler = cls._nbq_handler
@@ -347,6 +368,34 @@ def to_call(work: object) -> Call:
         options = work.options if found is None else work.options.over(found.options)
         return Call(command=work.command, args=work.args, kwargs=work.kwargs, options=options, handler=found)
     raise InvalidCommand(_how_to_say(work))
+
+
+def to_mapped(work: object) -> Call:
+    """Give the call, without arguments, of whatever can be run once for each of many rows.
+
+    Parameters
+    ----------
+    work : JobFunction, type of Job, str or QueuedCommand
+        A job, with options of its own or without; a ``Job`` class; a command's name.
+
+    Raises
+    ------
+    InvalidCommand
+        For anything else; the sentence says what to write.
+    """
+    if isinstance(work, JobFunction):
+        return Call.of(work.handler, (), {}, work._options)  # noqa: SLF001 - of this module
+    if isinstance(work, type) and issubclass(work, Job):
+        handler = _handler_of(work)
+        return Call.of(handler, (), {}, handler.options)
+    if isinstance(work, str):
+        work = QueuedCommand(work)
+    if isinstance(work, QueuedCommand) and not work.args and not work.kwargs:
+        return to_call(work)
+    if isinstance(work, Call | Job | QueuedCommand):
+        msg = "map takes the work without its arguments, which are its rows: a job, a Job class or a command's name"
+        raise InvalidCommand(msg)
+    raise InvalidCommand(_how_to_say(work).replace(".dispatch(...)", " alone"))
 
 
 def _how_to_say(work: object) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from contextvars import Token
-from itertools import groupby
-from operator import itemgetter
 from time import time
-from typing import Self
+from typing import Any, Self
 
-from nbqueue.running.standins import Sink, install, settled, target, uninstall
-from nbqueue.store import LogChunk
+from nbqueue.payload import bundles
+from nbqueue.running import grafts, standins
+from nbqueue.running.kept import Kept, merged
+from nbqueue.running.shown import DISPLAY_MAX, DISPLAYS_MAX, Display, Shown
+from nbqueue.running.standins import Sink, settled, target
+from nbqueue.store import OUTPUT, LogChunk
 
 __all__ = ["CHARACTERS_MAX", "Capture", "active", "install", "uninstall"]
 
@@ -28,17 +30,37 @@ def active() -> Sink | None:
     return target.get()
 
 
+def install() -> None:
+    """Put everything that captures in its place; does nothing where it is. A capture that begins calls it."""
+    standins.install()
+    grafts.install()
+
+
+def uninstall() -> None:
+    """Put back what was there; a capture that begins later installs anew."""
+    standins.uninstall()
+    grafts.uninstall()
+
+
 class Capture:
-    """What one attempt says, in order, within a number of characters.
+    """What one attempt says and displays, in order, within bounds.
 
     Parameters
     ----------
     limit : int
-        Of what goes beyond it the middle is left out, and a mark says how much.
+        In characters of text; of what goes beyond it the middle is left out, and a mark says how much.
+    displays : int
+        In bytes of displays, the same way.
+    largest : int
+        Of one display.
+    key : Callable[[], bytes], optional
+        Gives the user's secret, to sign displays that could run something where they are shown.
+    owner : object
+        Whose the displays are, as text: the signature is good for it alone.
 
     Notes
     -----
-    A write takes no lock: one ``list.append``. Text beyond the first half of the limit comes out of
+    A write takes no lock: one ``list.append``. What goes beyond the first half of a limit comes out of
     ``drain`` when the capture has ended, since only then it is known what is left out.
 
     Example
@@ -50,12 +72,29 @@ class Capture:
     [('stdout', ['two', 'lines,', 'one', 'chunk'])]
     """
 
-    __slots__ = ("_ended", "_kept", "_limit", "_lock", "_raw", "_token")
+    __slots__ = (
+        *("_bounds", "_ended", "_kept", "_key", "_limit", "_lock", "_owner", "_raw", "_shown", "_token"),
+        "figures",
+    )
 
-    def __init__(self, limit: int = CHARACTERS_MAX) -> None:
+    def __init__(
+        self,
+        limit: int = CHARACTERS_MAX,
+        displays: int = DISPLAYS_MAX,
+        largest: int = DISPLAY_MAX,
+        *,
+        key: Callable[[], bytes] | None = None,
+        owner: object = "",
+    ) -> None:
         self._limit = limit
+        self._bounds = displays, largest
+        self._key = key
+        self._owner = owner
+        self._shown: Shown | None = None
+        #: What pyplot has open in this context.
+        self.figures: OrderedDict[Any, Any] | None = None
         self._raw: list[LogChunk] = []
-        self._kept: _Kept | None = None
+        self._kept: Kept | None = None
         # Reentrant: a destructor that prints may run while this thread folds.
         self._lock = threading.RLock()
         self._token: Token[Sink | None] | None = None
@@ -90,101 +129,70 @@ class Capture:
         if len(raw) >= _WRITES_MAX or len(text) >= _LONG:
             self._fold()
 
+    def show(
+        self,
+        data: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        *,
+        display_id: str = "",
+        update: bool = False,
+    ) -> None:
+        """Take one display, by MIME type; what comes after the end is dropped."""
+        if self._ended:
+            return
+        text = bundles.write(
+            data, metadata, display_id=display_id, update=update, key=self._key, context=str(self._owner)
+        )
+        with self._lock:
+            place = self._fold().count()
+            display = Display(text, time(), place, display_id=display_id, update=update)
+            self._displays().show(display)
+
+    def clear(self, *, wait: bool = False) -> None:
+        """Clear what was said and shown so far, now or when there is something new."""
+        if self._ended:
+            return
+        with self._lock:
+            place = self._fold().count()
+            self._displays().clear(time(), place, wait=wait)
+
     def drain(self) -> tuple[LogChunk, ...]:
         """Give what is new since the last call; any thread may ask."""
         if not self._raw and self._kept is None:
             return ()
         with self._lock:
-            return tuple(_merged(self._fold().fresh(ended=self._ended)))
+            kept = self._fold()
+            if self._shown is None:
+                return tuple(merged(kept.fresh(ended=self._ended)))
+            chunks: list[LogChunk] = []
+            for display in self._shown.fresh():
+                chunks += merged(kept.fresh(display.place))
+                chunks.append(LogChunk(OUTPUT, display.text, display.at))
+            chunks += merged(kept.fresh(ended=self._ended))
+            if self._ended:
+                chunks += [LogChunk(OUTPUT, display.text, display.at) for display in self._shown.late()]
+            return tuple(chunks)
 
     def text(self) -> str:
         """Give all that was said so far, drained or not."""
         with self._lock:
-            return "".join(chunk.text for chunk in _merged(self._fold().all()))
+            return "".join(chunk.text for chunk in merged(self._fold().all()))
 
-    def _fold(self) -> _Kept:
+    def _displays(self) -> Shown:
+        if self._shown is None:
+            self._shown = Shown(*self._bounds)
+        return self._shown
+
+    def _fold(self) -> Kept:
         with self._lock:
+            if self._shown is not None and self._raw:
+                self._shown.settle()
             if self._kept is None:
-                self._kept = _Kept(self._limit)
+                self._kept = Kept(self._limit)
             # Writers append meanwhile: take what is counted here, and no more.
             count = len(self._raw)
             taken = self._raw[:count]
             del self._raw[:count]
-            for chunk in _merged(taken):
+            for chunk in merged(taken):
                 self._kept.take(chunk)
             return self._kept
-
-
-class _Kept:
-    """The head and the tail of what was written."""
-
-    __slots__ = (
-        "_drained",
-        "_head",
-        "_head_room",
-        "_left_out",
-        "_shown",
-        "_tail",
-        "_tail_length",
-        "_tail_room",
-    )
-
-    def __init__(self, limit: int) -> None:
-        self._head: list[LogChunk] = []
-        self._head_room = limit // 2
-        self._tail: deque[LogChunk] = deque()
-        self._tail_room = limit - limit // 2
-        self._tail_length = 0
-        self._left_out = 0
-        #: How many chunks of the head were given by ``fresh``, and whether the rest was.
-        self._drained = 0
-        self._shown = False
-
-    def take(self, chunk: LogChunk) -> None:
-        text = chunk.text
-        if self._head_room:
-            self._head.append(chunk._replace(text=text[: self._head_room]))
-            text = text[self._head_room :]
-            self._head_room -= len(self._head[-1].text)
-        if text:
-            self._tail.append(chunk._replace(text=text))
-            self._tail_length += len(text)
-            self._trim()
-
-    def _trim(self) -> None:
-        while self._tail and (excess := self._tail_length - self._tail_room) > 0:
-            first = self._tail.popleft()
-            if len(first.text) > excess:
-                self._tail.appendleft(first._replace(text=first.text[excess:]))
-            cut = min(excess, len(first.text))
-            self._tail_length -= cut
-            self._left_out += cut
-
-    def fresh(self, *, ended: bool) -> list[LogChunk]:
-        chunks = self._head[self._drained :]
-        self._drained = len(self._head)
-        if ended and not self._shown:
-            self._shown = True
-            chunks += self._rest()
-        return chunks
-
-    def all(self) -> list[LogChunk]:
-        return self._head + self._rest()
-
-    def _rest(self) -> list[LogChunk]:
-        if not self._left_out:
-            return list(self._tail)
-        mark = f"\n… [truncated: {self._left_out:,} characters left out] …\n"
-        at = self._tail[0].at if self._tail else self._head[-1].at if self._head else 0.0
-        return [LogChunk("log", mark, at), *self._tail]
-
-
-def _merged(chunks: Iterable[LogChunk]) -> Iterable[LogChunk]:
-    for stream, group in groupby(chunks, key=itemgetter(0)):
-        written = list(group)
-        text = "".join([chunk.text for chunk in written])
-        if not text.isascii():
-            # A lone surrogate, as in a file's undecodable name, is what no store can write.
-            text = text.encode("utf-8", "backslashreplace").decode()
-        if text:
-            yield LogChunk(stream, text, written[0].at)

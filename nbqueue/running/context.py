@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import weakref
 from collections.abc import Iterable, Iterator, Sized
 from contextvars import ContextVar, Token
 from numbers import Integral, Real
@@ -89,7 +90,7 @@ class Context:
                 ctx.log.info("resizing %s", path)
     """
 
-    __slots__ = ("_dispatcher", "_metadata", "_news", "_stop", "_taken", "capture", "claim", "started")
+    __slots__ = ("_dispatcher", "_metadata", "_news", "_stop", "_taken", "bar", "capture", "claim", "started")
 
     def __init__(
         self,
@@ -106,6 +107,8 @@ class Context:
         self._news: tuple[float, float | None, str] | None = None
         self._taken: tuple[float, float | None, str] | None = None
         self._stop: StopReason | None = None
+        #: The outermost of the job's progress bars, which speaks for it.
+        self.bar: weakref.ref[Any] | None = None
 
     def __repr__(self) -> str:
         return f"<Context {self.command} {self.job_id} attempt {self.attempt} of {self.max_attempts}>"

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import functools
-import os
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -19,16 +16,20 @@ from nbqueue.handlers.handler import Handler
 from nbqueue.jobs import Claim, Spec
 from nbqueue.lifecycle import Outcome
 from nbqueue.retry import kinds_of
+from nbqueue.running import bars, displays, figures, grafts, tracebacks
+from nbqueue.running.capture import Capture
 from nbqueue.running.context import Context, Dispatcher, JobStopped, entering
+from nbqueue.running.fingerprints import fingerprint
 from nbqueue.store import Report, ReportKind
 
 __all__ = ["Attempt", "Perform", "Runner", "Services", "unstored_reason"]
 
 ERROR_MAX = 2_000
-TRACEBACK_MAX = 100_000
 RESULT_MAX = 64 * 1024 * 1024
 _UNSTORED = '{"$nbq-unstored": '
-_HERE = str(Path(__file__).parent.parent) + os.sep
+
+for _grafts in (displays.GRAFTS, figures.GRAFTS, bars.GRAFTS):
+    grafts.want(_grafts)
 
 #: Calls the handler's call, and brings it to its value if the handler is ``async def``.
 Perform = Callable[[Callable[[], Any], bool], Any]
@@ -46,6 +47,8 @@ class Services:
     live_call: Callable[[UUID], tuple[tuple[Any, ...], dict[str, Any]] | None]
     #: Takes what a job returned, before its store knows.
     on_value: Callable[[Claim, object], None]
+    #: Takes it as well where it cannot be stored.
+    on_unstored: Callable[[Claim, object], None] = lambda _claim, _value: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class _Ending(NamedTuple):
     kinds: tuple[str, ...] = ()
     cause: str = ""
     traceback: str = ""
+    fingerprint: str = ""
 
 
 class Attempt:
@@ -91,7 +95,8 @@ class Attempt:
     def __init__(self, runner: Runner, claim: Claim):
         self.runner = runner
         self.claim = claim
-        self.context = Context(claim, runner.services.dispatcher)
+        capture = Capture(key=runner.services.key, owner=claim.job_id)
+        self.context = Context(claim, runner.services.dispatcher, capture)
         self.started_at = runner.clock()
 
     def run(self, perform: Perform) -> Report:
@@ -105,6 +110,8 @@ class Attempt:
         context, capture = self.context, self.context.capture
         with entering(context), capture:
             ending = self._end(perform)
+            if capture.figures:
+                figures.show_open(capture)
         return Report(
             self.claim,
             ending.kind,
@@ -116,8 +123,8 @@ class Attempt:
             ending.kinds,
             ending.cause,
             _storable(ending.traceback),
+            _storable(ending.fingerprint),
             capture.drain(),
-            (),
             context.take_progress(),
         )
 
@@ -128,6 +135,7 @@ class Attempt:
                 # Forgotten since it was claimed: it waits in its queue, as one that nobody here knows does.
                 return _Ending(ReportKind.RELEASED)
             args, kwargs = self._arguments()
+            handler.admit(args, kwargs)
         except NbqueueError as error:
             return _refused(error)
         except BaseException as error:
@@ -154,8 +162,12 @@ class Attempt:
     def _returned(self, value: object) -> _Ending:
         if self.context.stop_reason is StopReason.TIMEOUT:
             return self._timed_out("it went on and returned late")
-        self.runner.services.on_value(self.claim, value)
-        return _Ending(ReportKind.ENDED, Outcome.SUCCEEDED, "" if value is None else self._encode(value))
+        services = self.runner.services
+        services.on_value(self.claim, value)
+        text = "" if value is None else self._encode(value)
+        if unstored_reason(text) is not None:
+            services.on_unstored(self.claim, value)
+        return _Ending(ReportKind.ENDED, Outcome.SUCCEEDED, text)
 
     def _encode(self, value: object) -> str:
         try:
@@ -184,7 +196,13 @@ class Attempt:
     def _timed_out(self, how: str) -> _Ending:
         took = max(0.0, self.runner.clock() - self.started_at)
         error = f"TimeoutError: it took {took:.2f} s, longer than its timeout of {self.claim.timeout or 0:g} s; {how}"
-        return _Ending(ReportKind.ENDED, Outcome.TIMED_OUT, error=error, kinds=kinds_of(TimeoutError()))
+        return _Ending(
+            ReportKind.ENDED,
+            Outcome.TIMED_OUT,
+            error=error,
+            kinds=kinds_of(TimeoutError()),
+            fingerprint=f"timeout of {self.claim.timeout or 0:g} s in {self.claim.spec.command}",
+        )
 
     def _failed(self, error: BaseException) -> _Ending:
         reason = self.context.stop_reason
@@ -199,6 +217,7 @@ class Attempt:
             error=_sentence(error),
             kinds=kinds_of(error),
             traceback=_traceback(error),
+            fingerprint=fingerprint(error),
         )
 
 
@@ -244,15 +263,7 @@ def _sentence(error: BaseException) -> str:
 
 
 def _traceback(error: BaseException) -> str:
-    """The traceback from the handler on, without the frames that called it."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_HERE):
-        trace = trace.tb_next
     try:
-        text = "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))
+        return tracebacks.of(error)
     except BaseException as broken:  # formatting runs the error's own code
         return f"{_sentence(error)}\n(its traceback could not be formatted: {type(broken).__name__})"
-    if len(text) <= TRACEBACK_MAX:
-        return text
-    half = TRACEBACK_MAX // 2
-    return f"{text[:half]}\n… [{len(text) - TRACEBACK_MAX:,} characters left out] …\n{text[-half:]}"

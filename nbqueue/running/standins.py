@@ -16,7 +16,8 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, Protocol, TextIO, cast
 
@@ -24,13 +25,24 @@ __all__ = ["Sink", "install", "settled", "target", "uninstall"]
 
 
 class Sink(Protocol):
-    """What takes text."""
+    """What takes what a job says."""
+
+    #: Its open figures by number, as pyplot keeps them; None before the first.
+    figures: OrderedDict[Any, Any] | None
 
     def write(self, stream: str, text: str) -> None:
         """Take one piece of the text of "stdout", "stderr" or "log"."""
 
+    def show(
+        self, data: Mapping[str, Any], metadata: Mapping[str, Any], *, display_id: str, update: bool
+    ) -> None:
+        """Take one display, by MIME type."""
 
-#: Where the text of this context goes, None for where it always went.
+    def clear(self, *, wait: bool) -> None:
+        """Clear what was shown so far, now or when there is something new to show."""
+
+
+#: Where what is said in this context goes, None for where it always went.
 target: ContextVar[Sink | None] = ContextVar("nbqueue_target", default=None)
 
 _root = logging.getLogger()

@@ -215,6 +215,7 @@ class DuckDBStore(IndexStore):
         self._hand_out(handed, index.take_calls())
         for op in batch:
             op.done.release()
+        self._tell_listeners()
 
     def _reopen(self, batch: list[_Op], error: Exception) -> None:
         """Go back to what is on disk after a failed commit: whoever waited for it is told that it was not kept."""
@@ -249,6 +250,8 @@ class DuckDBStore(IndexStore):
         else:
             # Each is asked for a turn: what it was to be handed is pending again.
             self._hand_out([(seat, []) for seat in before.seats.values()], self._index.take_calls())
+        self._changed = True
+        self._tell_listeners()
 
     def _connect_again(self, before: Index) -> None:
         connection = duckdb.connect(str(self._path), config={"enable_external_access": "false"})
@@ -303,6 +306,7 @@ class DuckDBStore(IndexStore):
             if not self._is_there():
                 raise _FileGoneError
             self._ledger.commit(writes)
+            self._changed = True
         self._kept = self._at
         index.settle()
 

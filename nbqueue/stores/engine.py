@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
 from nbqueue.errors import QueueUnavailable
-from nbqueue.jobs import Claim, JobRecord, NewJob, State
-from nbqueue.store import Answer, Capability, Handlers, QueueInfo, Report, Selection, Turn, WorkerInfo
+from nbqueue.jobs import BatchRecord, Claim, JobRecord, NewBatch, NewJob, State
+from nbqueue.store import Answer, Capability, Handlers, Mapped, QueueInfo, Report, Selection, Turn, WorkerInfo
+from nbqueue.stores.batching import put_batch
 from nbqueue.stores.index import Index
 from nbqueue.stores.ledger import Ledger
 from nbqueue.stores.live import Seat
@@ -85,6 +87,10 @@ class IndexStore:
         self._chance = random.random
         self._retention: float | None = None
         self._retire_at = 0.0
+        self._listeners: tuple[Callable[[], None], ...] = ()
+        self._listening = threading.Lock()
+        #: Something was changed that listeners have not been told of.
+        self._changed = False
         self._index: Index
         self._ledger: Ledger
 
@@ -96,6 +102,44 @@ class IndexStore:
     def insert(self, jobs: Sequence[NewJob], worker_id: str | None = None) -> list[Claim]:
         """Take new jobs, all or none; with ``worker_id`` for that worker alone."""
         return self._run(lambda index: index.insert(jobs, self._clock(), worker_id))
+
+    def put_batch(self, batch: NewBatch, jobs: Sequence[NewJob]) -> Mapped:
+        """Take the rows of a batch, all or none and in one commit."""
+
+        def verb(index: Index) -> Mapped:
+            self._write_out(index)
+            known = self._ledger.batch(batch.key or batch.batch_id)
+            if known is not None and not batch.key:
+                return Mapped(known)
+            rows = self._ledger.batch_rows(known.batch_id) if known is not None else {}
+            return put_batch(index, batch, jobs, self._clock(), known=known, rows=rows)
+
+        return self._run(verb)
+
+    def get_batch(self, which: UUID | str) -> BatchRecord | None:
+        """Give a batch by its id or its key."""
+
+        def verb(index: Index) -> BatchRecord | None:
+            self._write_out(index)
+            return self._ledger.batch(which)
+
+        return self._run(verb)
+
+    def count_batch(self, batch_id: UUID) -> dict[State, int]:
+        """Give how many rows of a batch stand where."""
+
+        def verb(index: Index) -> dict[State, int]:
+            counts = index.books.counts(batch_id)
+            if counts is None:
+                self._write_out(index)
+                counts = dict.fromkeys(State, 0)
+                batch = self._ledger.batch(batch_id)
+                if batch is not None:
+                    counts |= self._ledger.batch_counts(batch)
+                    index.books.open(batch, counts)
+            return counts
+
+        return self._run(verb)
 
     def put_code(self, code: str, blob: bytes) -> None:
         """Keep code by value under its hash."""
@@ -143,7 +187,12 @@ class IndexStore:
 
     def leave(self, worker_id: str) -> None:
         """Forget a worker; what it still has is given back."""
-        self._run(lambda index: index.leave(worker_id, self._clock()))
+
+        def verb(index: Index) -> None:
+            index.leave(worker_id, self._clock())
+            self._changed = True
+
+        self._run(verb)
 
     def get(self, ids: Sequence[UUID]) -> list[JobRecord]:
         """Give the records of these jobs, in this order."""
@@ -172,6 +221,21 @@ class IndexStore:
         self._run(verb)
         return stop
 
+    def listen(self, notify: Callable[[], None]) -> Callable[[], None]:
+        """Call ``notify`` whenever something has changed that people can see."""
+
+        def verb(_index: Index) -> None:
+            with self._listening:
+                self._listeners = (*self._listeners, notify)
+
+        def stop() -> None:
+            # No verb: whoever stops may be the writer itself, and the store may be closed.
+            with self._listening:
+                self._listeners = tuple(one for one in self._listeners if one is not notify)
+
+        self._run(verb)
+        return stop
+
     def cancel(self, ids: Sequence[UUID]) -> list[Answer]:
         """Cancel pending jobs, ask running ones to stop."""
         return self._run(lambda index: index.cancel(ids, self._clock()))
@@ -185,7 +249,9 @@ class IndexStore:
 
         def verb(index: Index) -> int:
             self._write_out(index)
-            return self._ledger.forget(selection, index)
+            forgotten = self._ledger.forget(selection, index)
+            self._changed |= forgotten > 0
+            return forgotten
 
         return self._run(verb)
 
@@ -207,6 +273,7 @@ class IndexStore:
             return
         self._write_out(index)
         self._ledger.forget(Selection(finished_before=now - self._retention), index)
+        self._changed = True
 
     def find(self, selection: Selection) -> list[UUID]:
         """Give the ids of the jobs selected, oldest first."""
@@ -245,7 +312,7 @@ class IndexStore:
             self._write_out(index)
             self._ledger.set_paused(queue, paused=paused)
             state.paused = paused
-            index.fresh = True
+            index.fresh = self._changed = True
 
         self._run(verb)
 
@@ -295,6 +362,17 @@ class IndexStore:
             if claims or len(seat.claims) < seat.slots:
                 handed.append((seat, claims))
         return handed
+
+    def _tell_listeners(self) -> None:
+        """Tell who listens that something has changed, if it has."""
+        if not self._changed:
+            return
+        self._changed = False
+        for notify in self._listeners:
+            try:
+                notify()
+            except Exception:  # noqa: BLE001 - whatever it is, the store goes on
+                _log.exception("who was to be told of a change raised")
 
     @staticmethod
     def _hand_out(handed: list[tuple[Seat, list[Claim]]], calls: list[Callable[[], None]]) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 from uuid import UUID
 
 from nbqueue.errors import StaleClaim
-from nbqueue.jobs import Claim, JobRecord, NewJob, Spec, State
+from nbqueue.jobs import BatchRecord, Claim, JobRecord, NewJob, Spec, State
 from nbqueue.lifecycle import (
     CancelAsked,
     Claimed,
@@ -28,7 +28,8 @@ from nbqueue.lifecycle import (
     What,
     advance,
 )
-from nbqueue.store import Answer, Report, ReportKind, WorkerInfo
+from nbqueue.store import OUTPUT, Answer, Report, ReportKind, WorkerInfo
+from nbqueue.stores.books import Books
 from nbqueue.stores.lanes import Lanes
 from nbqueue.stores.live import LiveJob, Loader, Numbers, QueueState, Row, Seat, micros
 
@@ -88,6 +89,7 @@ class Index:
         #: Those with much text that have ended since the last commit.
         self._large: list[UUID] = []
         self.seats: dict[str, Seat] = {}
+        self.books = Books()
         self._watchers: dict[UUID, list[Callable[[JobRecord | None], None]]] = {}
         #: Watchers whose call waits for the next commit.
         self._told: dict[UUID, list[Callable[[JobRecord | None], None]]] = {}
@@ -95,6 +97,7 @@ class Index:
         self.rows: list[Row] = []
         self.new_specs: list[tuple[int, Spec]] = []
         self.new_queues: list[str] = []
+        self.new_batches: list[BatchRecord] = []
         self.new_workers: list[tuple[int, WorkerInfo, float]] = []
         #: What is called once that is on disk.
         self.calls: list[Callable[[], None]] = []
@@ -297,6 +300,8 @@ class Index:
             counts = self.queues[spec.queue].counts
             counts[State.PENDING] -= 1
             counts[State.RUNNING] += 1
+            if job.new.batch_id is not None:
+                self.books.move(job.new.batch_id, number, State.PENDING, State.RUNNING)
             seq = self.seq
             self.seq = seq + 1
             self.rows.append(
@@ -340,7 +345,7 @@ class Index:
         if job is None:
             return self._stale(report, now)
         held = job.life.fence == claim.fence and job.life.state is State.RUNNING
-        if held and (report.logs or report.outputs or report.progress):
+        if held and (report.logs or report.progress):
             self._write_news(job, report, now)
         what: What
         if report.kind is ReportKind.ENDED:
@@ -356,7 +361,7 @@ class Index:
             job,
             what,
             report.finished_at if report.finished_at is not None else now,
-            data=report.result,
+            data=report.result or report.fingerprint,
             error=report.error,
             cause=report.cause,
             traceback=report.traceback,
@@ -376,10 +381,11 @@ class Index:
 
     def _write_news(self, job: LiveJob, report: Report, now: float) -> None:
         fence = report.claim.fence
-        for chunk in report.logs:
-            self._row(job, Event.LOG, chunk.at, fence=fence, cause=chunk.stream, data=chunk.text)
-        for output in report.outputs:
-            self._row(job, Event.OUTPUT, now, fence=fence, data=output)
+        for stream, text, at in report.logs:
+            if stream == OUTPUT:
+                self._row(job, Event.OUTPUT, at, fence=fence, data=text)
+            else:
+                self._row(job, Event.LOG, at, fence=fence, cause=stream, data=text)
         if report.progress:
             job.progress = report.progress
             self._row(job, Event.PROGRESS, now, fence=fence, data=report.progress)
@@ -437,6 +443,8 @@ class Index:
             counts = self.queues[spec.queue].counts
             counts[before.state] -= 1
             counts[life.state] += 1
+            if job.new.batch_id is not None:
+                self.books.move(job.new.batch_id, job.number, before.state, life.state)
         if life.state is State.PENDING:
             self._wait(job)
         elif life.state.ended:
@@ -578,6 +586,8 @@ class Index:
 
     def forget(self, jobs: Sequence[tuple[UUID, int, str, State]]) -> None:
         """Strike ended jobs (id, number, queue, state) out of the books."""
+        if jobs:
+            self.books.clear()
         for job_id, _, queue, state in jobs:
             self.ended.pop(job_id, None)
             self.queues[queue].counts[state] -= 1

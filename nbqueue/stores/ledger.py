@@ -17,11 +17,12 @@ from uuid import UUID
 import duckdb
 
 from nbqueue.errors import QueueError, QueueUnavailable
-from nbqueue.jobs import NewJob, Spec, State
+from nbqueue.jobs import BatchRecord, NewJob, Spec, State
 from nbqueue.lifecycle import LIFECYCLE_EVENTS, STATE_AFTER, Event, Life
 from nbqueue.retry import RetryPolicy
 from nbqueue.store import Selection
-from nbqueue.stores import schema
+from nbqueue.stores import heads, schema
+from nbqueue.stores.batching import RowJob
 from nbqueue.stores.index import Index
 from nbqueue.stores.live import LiveJob, Numbers, QueueState, Row, micros
 from nbqueue.stores.selecting import conditions
@@ -72,6 +73,7 @@ class Writes:
     queues: list[str] = field(default_factory=list)
     #: (number, worker id, host, pid, executor, concurrency, joined, microseconds).
     workers: list[tuple[int, str, str, int, str, int, int]] = field(default_factory=list)
+    batches: list[BatchRecord] = field(default_factory=list)
 
     @classmethod
     def of(cls, index: Index) -> Writes:
@@ -80,12 +82,13 @@ class Writes:
             (number, w.worker_id, w.host, w.pid, w.executor, w.concurrency, round(now * 1e6))
             for number, w, now in index.new_workers
         ]
-        writes = cls(index.rows, index.new_specs, index.new_queues, workers)
+        writes = cls(index.rows, index.new_specs, index.new_queues, workers, index.new_batches)
         index.rows, index.new_specs, index.new_queues, index.new_workers = [], [], [], []
+        index.new_batches = []
         return writes
 
     def __bool__(self) -> bool:
-        return bool(self.rows or self.specs or self.queues or self.workers)
+        return bool(self.rows or self.specs or self.queues or self.workers or self.batches)
 
     def extend(self, other: Writes) -> None:
         """Put another's after these."""
@@ -93,6 +96,7 @@ class Writes:
         self.specs += other.specs
         self.queues += other.queues
         self.workers += other.workers
+        self.batches += other.batches
 
 
 @dataclass(slots=True)
@@ -146,6 +150,9 @@ class Ledger:
             self._check_version()
         else:
             self._make_tables()
+        for name, statement in schema.LATER_TABLES.items():
+            if name not in tables:
+                con.execute(statement)
         self._renew_views()
         con.execute("SET lock_configuration=true")
         return not tables
@@ -289,7 +296,7 @@ class Ledger:
 
     def _commit(self, writes: Writes) -> None:
         con, rows = self._connection, writes.rows
-        alone = not (writes.specs or writes.queues or writes.workers)
+        alone = not (writes.specs or writes.queues or writes.workers or writes.batches)
         if alone and 0 < len(rows) <= INSERT_ROWS:
             con.execute(_INSERTS[len(rows)], [value for row in rows for value in row])
             return
@@ -322,6 +329,8 @@ class Ledger:
         elif rows:
             with con.appender("ledger") as appender:
                 appender.append_rows(rows)
+        if writes.batches:
+            heads.put_heads(con, writes.batches)
 
     def set_paused(self, queue: str, *, paused: bool) -> None:
         """Remember a queue's switch."""
@@ -353,11 +362,12 @@ class Ledger:
         con.begin()
         try:
             con.execute(
-                "CREATE OR REPLACE TEMP TABLE doomed AS SELECT job_id, number, queue, state FROM jobs"
+                "CREATE OR REPLACE TEMP TABLE doomed AS SELECT job_id, number, queue, state, batch_id FROM jobs"
                 f" WHERE state IN ('succeeded', 'failed', 'cancelled') AND {where}",
                 params,
             )
-            doomed = [(i, n, q, State(s)) for i, n, q, s in con.execute("FROM doomed").fetchall()]
+            found = con.execute("FROM doomed").fetchall()
+            doomed = [(i, n, q, State(s)) for i, n, q, s, _ in found]
             if doomed:
                 con.execute(
                     "UPDATE meta SET value = greatest(value, (SELECT max(seq) FROM ledger)) WHERE name = 'seq'"
@@ -366,6 +376,7 @@ class Ledger:
                     "UPDATE meta SET value = greatest(value, (SELECT max(job) FROM ledger)) WHERE name = 'job'"
                 )
                 con.execute("DELETE FROM ledger WHERE job IN (SELECT number FROM doomed)")
+                heads.drop_empty(con, [batch_id for batch_id in {row[4] for row in found} if batch_id])
             con.execute("DROP TABLE doomed")
             con.commit()
         except BaseException:
@@ -459,6 +470,18 @@ class Ledger:
                 f"SELECT job_id FROM jobs WHERE {where} ORDER BY number", params
             ).fetchall()
         ]
+
+    def batch(self, which: UUID | str) -> BatchRecord | None:
+        """A batch by its id or its key."""
+        return heads.find_batch(self._connection, which)
+
+    def batch_rows(self, batch_id: UUID) -> dict[str, RowJob]:
+        """The latest job of each row that a batch ever had, by label."""
+        return heads.row_jobs(self._connection, batch_id)
+
+    def batch_counts(self, batch: BatchRecord) -> dict[State, int]:
+        """How many rows of a batch stand where."""
+        return heads.row_counts(self._connection, batch)
 
     @contextlib.contextmanager
     def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -69,7 +69,8 @@ class LiveJob:
             started_at=self.started_at,
             finished_at=self.finished_at if life.state.ended else None,
             worker=self.worker,
-            result=result,
+            # Of a failed attempt the same field holds its fingerprint.
+            result=result if life.state is State.SUCCEEDED else "",
             error=error,
             cause=cause,
             traceback=trace,

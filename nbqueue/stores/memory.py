@@ -65,10 +65,13 @@ class MemoryStore(IndexStore):
             index = self._index
             result = verb(index)
             handed = self._fill_open_slots(index)
-            self._unwritten.extend(Writes.of(index))
+            writes = Writes.of(index)
+            self._changed |= bool(writes)
+            self._unwritten.extend(writes)
             index.settle()
             calls = index.take_calls()
         self._hand_out(handed, calls)
+        self._tell_listeners()
         return result
 
     def _write_out(self, index: Index) -> None:

@@ -14,7 +14,7 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from nbqueue.errors import NotSupported, QueueError
-from nbqueue.stores.schema import TABLE_NAMES, VIEW_NAMES
+from nbqueue.stores.schema import LATER_TABLES, TABLE_NAMES, VIEW_NAMES
 
 if TYPE_CHECKING:
     import duckdb
@@ -25,7 +25,7 @@ __all__ = ["first_line", "run_query"]
 
 _VIEWS = ", ".join(VIEW_NAMES)
 #: Whoever shadowed one of these would change what a view reads.
-_RESERVED = frozenset((*VIEW_NAMES, *TABLE_NAMES))
+_RESERVED = frozenset((*VIEW_NAMES, *TABLE_NAMES, *LATER_TABLES))
 # EXPLAIN ANALYZE runs what it explains: a COMMIT would end the read-only transaction.
 _EXPLAIN = re.compile(r"\s*explain(\s+analyze\b)?(\s*\(\s*(analyze|format)\b[\w\s,]*\))?", re.IGNORECASE)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from nbqueue.jobs import State
 from nbqueue.lifecycle import STATE_AFTER, Event
 
-__all__ = ["COLUMNS", "SCHEMA_VERSION", "TABLES", "TABLE_NAMES", "VIEWS", "VIEW_NAMES"]
+__all__ = ["COLUMNS", "LATER_TABLES", "SCHEMA_VERSION", "TABLES", "TABLE_NAMES", "VIEWS", "VIEW_NAMES"]
 
 #: Raised by one whenever a file made by an older nbqueue needs a migration.
 SCHEMA_VERSION = 1
@@ -32,7 +32,8 @@ COLUMNS: dict[str, str] = {
     "started_us": "BIGINT",
     # When it may run: of a dispatch with a delay, and of a retry.
     "due_us": "BIGINT",
-    # The payload of a dispatch, the result of a success, the text of a log chunk, the JSON of an output or of progress.
+    # The payload of a dispatch, the result of a success, the fingerprint of a failure, the text of a log chunk, the
+    # JSON of an output or of progress.
     "data": "VARCHAR",
     "cause": "VARCHAR",
     "error": "VARCHAR",
@@ -124,6 +125,16 @@ TABLES: tuple[str, ...] = (
     f"CREATE TABLE ledger ({_LEDGER})",
 )
 
+#: Came later, so that files made before have none of them: made wherever they are missing, in ``TABLES`` never.
+LATER_TABLES: dict[str, str] = {
+    # A row's job is one of the ledger's; here stands only which of them the latest input has, as runs of job numbers.
+    "batches": (
+        "CREATE TABLE IF NOT EXISTS batches (batch_id UUID NOT NULL, key VARCHAR NOT NULL, command VARCHAR NOT NULL,"
+        " origin VARCHAR NOT NULL, head VARCHAR NOT NULL, created_us BIGINT NOT NULL, mapped_us BIGINT NOT NULL,"
+        " runs BIGINT[][] NOT NULL)"
+    ),
+}
+
 VIEW_NAMES = ("jobs", "attempts", "events", "logs", "outputs")
 
 # A view casts what people read; where a job stands is in its last lifecycle event, what it is in its dispatch.
@@ -135,6 +146,9 @@ _HAS_RUN = "(l.event IN ('succeeded', 'failed') OR (l.event = 'cancelled' AND l.
 _BEGAN = f"""(CASE WHEN {_IS_RUNNING} THEN f.claimed_us
                  WHEN l.event IN ('succeeded', 'failed', 'retrying') THEN coalesce(l.started_us, f.claimed_us)
                  WHEN l.attempt > 0 THEN f.ran_us END)"""
+
+# A worker's death has none of its own, but a cause; its sentence names the worker, so it is never the same.
+_FINGERPRINT = "coalesce(data, CASE cause WHEN 'error' THEN split_part(error, ':', 1) ELSE cause END)"
 
 # Measured on 1M jobs of 3M events, 2 cores: one `max(seq)` a job and a join back to that row take 0.20 s, a `max_by`
 # over each of six columns 0.37 s. What is only a number stays an aggregate, and what hangs on one stays out of the
@@ -179,6 +193,8 @@ _JOBS = f"""
            CASE WHEN e.seq > f.cleared THEN e.error END AS error,
            l.cause,
            CASE WHEN e.seq > f.cleared THEN nullif(e.traceback, '') END AS traceback,
+           coalesce(CASE WHEN e.seq > f.cleared THEN e.fingerprint END, CASE l.event WHEN 'failed' THEN l.cause END)
+               AS fingerprint,
            coalesce(l.crashes, 0) AS crashes,
            d.data AS arguments,
            d.metadata,
@@ -197,7 +213,8 @@ _JOBS = f"""
     JOIN specs s ON s.spec = d.spec
     LEFT JOIN workers w ON w.worker = f.worker
     LEFT JOIN (SELECT job, max(seq) AS seq, max_by(error, seq) AS error,
-                      max_by(coalesce(traceback, ''), seq) AS traceback
+                      max_by(coalesce(traceback, ''), seq) AS traceback,
+                      max_by({_FINGERPRINT}, seq) AS fingerprint
                FROM ledger WHERE error IS NOT NULL AND {_MOVES} GROUP BY job) e ON e.job = d.job
     LEFT JOIN (SELECT job, max(seq) AS seq, max_by(data, seq) AS progress
                FROM ledger WHERE event = 'progress' GROUP BY job) p ON p.job = d.job
@@ -224,12 +241,14 @@ _ATTEMPTS = f"""
            x.error,
            x.cause,
            x.traceback,
+           x.fingerprint,
            c.fence,
            c.job AS number
     FROM (SELECT job, fence, attempt, max_attempts, worker, crashes, happened_us FROM ledger WHERE event = 'claimed') c
     JOIN (SELECT job, job_id, spec FROM ledger WHERE event = 'dispatched') d ON d.job = c.job
     JOIN specs s ON s.spec = d.spec
-    LEFT JOIN (SELECT fence, event, happened_us, started_us, crashes, cause, error, traceback
+    LEFT JOIN (SELECT fence, event, happened_us, started_us, crashes, cause, error, traceback,
+                      CASE WHEN error IS NOT NULL THEN {_FINGERPRINT} END AS fingerprint
                FROM ledger WHERE event IN ({_CLOSING}) AND fence IS NOT NULL) x ON x.fence = c.fence
     LEFT JOIN workers w ON w.worker = c.worker
     """

@@ -22,6 +22,9 @@ def conditions(selection: Selection) -> tuple[list[str], list[object]]:
     if selection.batch_id is not None:
         parts.append("batch_id = ?::UUID")
         params.append(str(selection.batch_id))
+    if selection.fingerprint is not None:
+        parts.append("fingerprint = ?")
+        params.append(selection.fingerprint)
     if selection.finished_before is not None:
         parts.append("finished_at < make_timestamptz(?::BIGINT)")
         params.append(micros(selection.finished_before))

@@ -10,6 +10,12 @@ from nbqueue.stores.live import LiveJob, Seat
 
 __all__ = ["explain"]
 
+#: Nothing tells a kernel that has gone from one without a worker.
+_KERNEL = (
+    "waiting for the kernel that had it, whose names it uses: start a worker there with %nbq work; "
+    "if that kernel was restarted, cancel this job and run its cell again"
+)
+
 
 def explain(job: LiveJob, index: Index, now: float) -> str:
     """Say why a job is not running; "" if it is.
@@ -73,6 +79,8 @@ def _delayed(job: LiveJob, now: float) -> str:
 def _unclaimed(job: LiveJob, index: Index) -> str:
     spec = job.new.spec
     seats = [seat for seat in index.seats.values() if seat.info.queues != ()]
+    if spec.origin.startswith("kernel:") and not any(seat.handlers.accepts(spec) for seat in seats):
+        return _KERNEL
     if not seats:
         return "no worker is running on this store; start one, e.g. `nbqueue work` or queues.worker().start()"
     serving = [seat for seat in seats if _serves(seat, spec.queue)]

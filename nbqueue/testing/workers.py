@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from nbqueue.jobs import Claim, JobRecord, NewJob, Spec, State, new_job_ids
+from nbqueue.jobs import Claim, JobRecord, NewBatch, NewJob, Spec, State, new_job_ids
 from nbqueue.lifecycle import Outcome
 from nbqueue.retry import RetryPolicy
 from nbqueue.store import (
@@ -33,6 +33,7 @@ __all__ = [
     "get",
     "ids",
     "need",
+    "new_batch",
     "new_job",
 ]
 
@@ -49,6 +50,18 @@ def new_job(clock: FakeClock, command: str = "work", *, delay: float | None = No
     return NewJob(
         given.pop("job_id", job_id), Spec(command, **given), rest.pop("payload", "[]"), due_at=due_at, **rest
     )
+
+
+def new_batch(
+    clock: FakeClock, rows: Mapping[str, str], key: str = "", **given: Any
+) -> tuple[NewBatch, list[NewJob]]:
+    """Make a batch of payloads by label: the other keywords are those of ``Spec``."""
+    batch_id = new_job(clock).job_id
+    jobs = [
+        new_job(clock, payload=text, batch_id=batch_id, row=label, **given) for label, text in rows.items()
+    ]
+    command, origin = given.get("command", "work"), given.get("origin", "")
+    return NewBatch(batch_id, command, origin, key, '{"head":1}'), jobs
 
 
 class FakeWorker:
@@ -155,7 +168,7 @@ def check_books(store: Store) -> None:
     assert kept == counted
 
 
-def bring(store: Store, clock: FakeClock, state: State, **given: Any) -> NewJob:
+def bring(store: Store, clock: FakeClock, state: State, *, fingerprint: str = "", **given: Any) -> NewJob:
     """Make a job that stands at a state; nobody works on the store afterwards unless it runs."""
     job = new_job(clock, **given)
     store.insert([job])
@@ -173,6 +186,7 @@ def bring(store: Store, clock: FakeClock, state: State, **given: Any) -> NewJob:
             State.FAILED: Outcome.FAILED,
             State.CANCELLED: Outcome.CANCELLED,
         }
-        worker.end(claim, outcome[state])
+        failed = {"error": "KeyError: 'x'", "fingerprint": fingerprint} if fingerprint else {}
+        worker.end(claim, outcome[state], **failed)
         worker.leave()
     return job

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import contextvars
+import json
 import os
 import platform
 import sys
@@ -17,8 +18,9 @@ from typing import Any
 from nbqueue.errors import DispatchFailed, InvalidCommand, QueueError
 from nbqueue.handlers.handler import Registry
 from nbqueue.jobs import JobRecord, NewJob
+from nbqueue.running import displays
 from nbqueue.running.run import Runner, Services
-from nbqueue.store import Answer, Handlers, LogChunk, Report, ReportKind, Store, WorkerInfo
+from nbqueue.store import OUTPUT, Answer, Handlers, LogChunk, Report, ReportKind, Store, WorkerInfo
 
 __all__ = ["run_here"]
 
@@ -75,9 +77,19 @@ def _recorded(store: Store, worker_id: str, report: Report) -> Sequence[Answer]:
 
 
 def _replay(logs: Sequence[LogChunk]) -> None:
-    """Show in the cell what the job said; while it ran it was kept for the record."""
+    """Show in the cell what the job said and displayed; while it ran it was kept for the record."""
     for chunk in logs:
-        (sys.stderr if chunk.stream == "stderr" else sys.stdout).write(chunk.text)
+        if chunk.stream == OUTPUT:
+            shown = json.loads(chunk.text)
+            if "clear" not in shown:
+                displays.publish(
+                    shown["data"],
+                    shown["metadata"],
+                    display_id=shown.get("display_id", ""),
+                    update="update" in shown,
+                )
+        else:
+            (sys.stderr if chunk.stream == "stderr" else sys.stdout).write(chunk.text)
 
 
 def _perform(call: Callable[[], Any], is_async: bool) -> Any:  # noqa: FBT001 - see Perform

@@ -95,12 +95,13 @@ def test_lifecycle_draws_every_transition() -> None:
 # ---------------------------------------------------------------------------------------- looking.md
 
 
-@pytest.mark.parametrize("name", ["jobs", "attempts", "events", "stats", "throughput"])
+@pytest.mark.parametrize("name", ["jobs", "attempts", "failures", "events", "stats", "throughput"])
 def test_looking_lists_columns_with_their_types(name: str) -> None:
     """Each frame has the columns that the page lists, in that order, of those types, when empty and when not."""
 
     @nbq.job
-    def nothing() -> None: ...
+    def divide(by: int) -> float:
+        return 1 / by
 
     text = str(pd.Series(["x"]).dtype)
     listed = {
@@ -111,7 +112,8 @@ def test_looking_lists_columns_with_their_types(name: str) -> None:
     with nbq.connect(":memory:") as queues:
         empty = getattr(queues, name)()
         with queues.worker() as worker:
-            nothing.dispatch()
+            divide.dispatch(1)
+            divide.dispatch(0)
             worker.drain(30)
         full = getattr(queues, name)()
     assert len(full) > 0

@@ -24,7 +24,8 @@ from nbqueue.handlers.handler import Handler
 from nbqueue.jobs import Claim, Options, Spec
 from nbqueue.lifecycle import Outcome
 from nbqueue.running.context import Context
-from nbqueue.running.run import ERROR_MAX, TRACEBACK_MAX, Runner, Services, unstored_reason
+from nbqueue.running.run import ERROR_MAX, Runner, Services, unstored_reason
+from nbqueue.running.tracebacks import TRACEBACK_MAX
 from nbqueue.slots import SlotFile, begun_claims
 from nbqueue.store import Report, ReportKind
 

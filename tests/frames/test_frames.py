@@ -76,6 +76,8 @@ def test_jobs_limit(filled: Book, limit: int) -> None:
         (Selection(commands=("mail",)), [5, 2, 0]),
         (Selection(commands=("it's",)), []),
         (Selection(batch_id=BATCH), [4, 1]),
+        (Selection(fingerprint="ValueError"), [1]),
+        (Selection(fingerprint="Value"), []),
         (Selection(since=START + 400), [5, 4]),
         (Selection(finished_before=START + 141), [1, 0]),
         (Selection(finished_before=START + 140), [0]),
@@ -95,7 +97,7 @@ def test_every_field_of_a_selection(
 def test_no_field_is_forgotten() -> None:
     """A field that a selection gets later fails here until the frames honour it."""
     assert set(Selection.__dataclass_fields__) == {
-        *("ids", "states", "queues", "commands", "batch_id", "since", "finished_before"),
+        *("ids", "states", "queues", "commands", "batch_id", "since", "finished_before", "fingerprint"),
     }
 
 
@@ -197,7 +199,7 @@ def test_events_newest_first(filled: Book) -> None:
 # ----------------------------------------------------------------------------------------------------- types
 JOBS = {
     **dict.fromkeys(("job_id", "error", "batch_id", "row_label"), TEXT),
-    **dict.fromkeys(("command", "queue", "state", "status", "worker", "cause"), "category"),
+    **dict.fromkeys(("command", "queue", "state", "status", "worker", "fingerprint", "cause"), "category"),
     **dict.fromkeys(("attempt", "max_attempts", "priority", "crashes"), "int64"),
     **dict.fromkeys(("dispatched_at", "scheduled_at", "started_at", "finished_at"), "datetime64[us, UTC]"),
     **dict.fromkeys(("wait_seconds", "run_seconds"), "float64"),
@@ -205,10 +207,16 @@ JOBS = {
 }
 ATTEMPTS = {
     **dict.fromkeys(("job_id", "error", "traceback"), TEXT),
-    **dict.fromkeys(("command", "queue", "outcome", "worker", "cause"), "category"),
+    **dict.fromkeys(("command", "queue", "outcome", "worker", "fingerprint", "cause"), "category"),
     **dict.fromkeys(("attempt", "max_attempts"), "int64"),
     **dict.fromkeys(("claimed_at", "started_at", "finished_at"), "datetime64[us, UTC]"),
     "run_seconds": "float64",
+}
+FAILURES = {
+    **dict.fromkeys(("fingerprint", "error", "job_id"), TEXT),
+    **dict.fromkeys(("jobs", "commands"), "int64"),
+    **dict.fromkeys(("first_at", "last_at"), "datetime64[us, UTC]"),
+    "command": "category",
 }
 EVENTS = {
     **dict.fromkeys(("job_id", "error"), TEXT),
@@ -241,6 +249,7 @@ STATS = {"queue": "category", **dict.fromkeys((*State, "waiting"), "int64"), "pa
         (frames.jobs, JOBS),
         (frames.attempts, ATTEMPTS),
         (frames.events, EVENTS),
+        (frames.failures, FAILURES),
         (frames.throughput, COUNTS),
         (frames.backlog, LEVELS),
         (frames.latency, LATENCY),

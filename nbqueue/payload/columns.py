@@ -1,0 +1,91 @@
+"""The arguments of many calls as texts, a column at a time; only for columns that JSON has words for."""
+
+from __future__ import annotations
+
+import json.encoder
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from nbqueue.payload.notation import TAG, is_text, tagged, to_base64, to_text
+
+__all__ = ["encode_calls", "encode_column"]
+
+#: A larger integer may be told by a tag, depending on what stands beside it.
+_INT_MAX = 2**64
+
+_quote: Callable[[str], str] = json.encoder.encode_basestring
+
+
+def encode_calls(args: Sequence[Sequence[Any]], kwargs: Mapping[str, Sequence[Any]]) -> list[str] | None:
+    """Write the calls whose arguments stand in columns, each with the very text that `encode_call` gives.
+
+    Parameters
+    ----------
+    args : sequence of sequences
+        A column for each position; all columns are of one length.
+    kwargs : mapping of str to sequence
+        A column for each keyword.
+
+    Returns
+    -------
+    list of str or None
+        None where one of the columns holds anything but plain ints, floats, bools and strings: then the calls are
+        to be written one by one.
+
+    Examples
+    --------
+    >>> encode_calls([], {"path": ["a.csv", "b.csv"], "batch": [1, 2]})
+    ['{"args":[],"kwargs":{"path":"a.csv","batch":1}}', '{"args":[],"kwargs":{"path":"b.csv","batch":2}}']
+    """
+    if not all(type(name) is str and name != TAG and is_text(name) for name in kwargs):
+        return None
+    columns: list[list[str]] = []
+    for values in (*args, *kwargs.values()):
+        texts = encode_column(values)
+        if texts is None:
+            return None
+        columns.append(texts)
+    keywords = ",".join(_quote(name).replace("%", "%%") + ":%s" for name in kwargs)
+    template = '{"args":[' + ",".join(["%s"] * len(args)) + '],"kwargs":{' + keywords + "}}"
+    return list(map(template.__mod__, zip(*columns, strict=True)))
+
+
+def encode_column(values: Sequence[Any]) -> list[str] | None:
+    """Write values of plain types, each with the text that `encode` gives; None where one is of another type.
+
+    Examples
+    --------
+    >>> encode_column([1, "a", True]), encode_column([1, None])
+    (['1', '"a"', 'true'], None)
+    """
+    kinds = set(map(type, values))
+    if not _WRITERS.keys() >= kinds:
+        return None
+    if int in kinds and any(type(value) is int and abs(value) >= _INT_MAX for value in values):
+        return None
+    if len(kinds) == 1:
+        return list(map(_WRITERS[kinds.pop()], values))
+    return [_WRITERS[type(value)](value) for value in values]
+
+
+def _bool_text(value: bool) -> str:  # noqa: FBT001 - a value, no switch
+    return "true" if value else "false"
+
+
+def _float_text(value: float) -> str:
+    return float.__repr__(value) if math.isfinite(value) else to_text(tagged("float", repr(value)))
+
+
+def _str_text(value: str) -> str:
+    if is_text(value):
+        return _quote(value)
+    return to_text(tagged("str", to_base64(value.encode("utf-8", "surrogatepass"))))
+
+
+_WRITERS: dict[type, Callable[[Any], str]] = {
+    bool: _bool_text,
+    int: int.__repr__,
+    float: _float_text,
+    str: _str_text,
+}
