@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.kernel_lines import LINES, check_line, write_kernelspecs
+
 # Runners are slow and shared, so no deadline; a failure prints the line that reproduces it.
 settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
@@ -22,6 +24,20 @@ GRACE = 2.0
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where this run keeps secrets and sockets; its path is short enough for a socket."""
     return tmp_path_factory.mktemp("nbq", numbered=True)
+
+
+@pytest.fixture(scope="session")
+def kernelspecs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the kernelspecs of both lines of ipykernel are."""
+    return write_kernelspecs(tmp_path_factory.mktemp("kernelspecs"))
+
+
+@pytest.fixture(params=LINES)
+def kernel_line(request: pytest.FixtureRequest, kernelspecs: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a kernelspec that jupyter_client finds, for each line of ipykernel."""
+    check_line(request.param)
+    monkeypatch.setenv("JUPYTER_PATH", str(kernelspecs))
+    return str(request.param)
 
 
 @pytest.fixture(autouse=True)

@@ -24,13 +24,29 @@ from nbqueue.errors import InvalidCommand, NbqueueError, QueueUnavailable
 from nbqueue.facade.manager import QueueConfig, QueueManager, connect
 from nbqueue.jobs import Options, QueuedCommand, State
 
-__all__ = ["Group", "cancelled", "dispatch_options", "filter_options", "main", "names_of", "to_work"]
+__all__ = [
+    "STATES",
+    "TIME",
+    "Command",
+    "Group",
+    "PassesOn",
+    "cancelled",
+    "dispatch_options",
+    "filter_options",
+    "job_options",
+    "main",
+    "names_of",
+    "pruned",
+    "retried",
+    "to_options",
+    "to_work",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: Rows of a table for people; programs get all.
 SHOWN = 20
-_STATES = (*(state.value for state in State), "scheduled", "retrying")
+STATES = (*(state.value for state in State), "scheduled", "retrying")
 
 
 # ----------------------------------------------------------------------------------------- parsing
@@ -109,10 +125,8 @@ _db = click.option(
     help="The queue's file or URL.  [default: $NBQUEUE_URL, else ./nbqueue.duckdb]",
 )
 
-#: What ``dispatch`` takes.
-dispatch_options = _all(
-    click.argument("command"),
-    click.argument("args", nargs=-1, type=click.UNPROCESSED),
+#: What may be said of any job that is handed in.
+job_options = _all(
     click.option("--queue", metavar="NAME", help="The queue; it is made if there is none of that name."),
     click.option("--delay", type=TIME, metavar="TIME", help="Run it no earlier than this from now."),
     click.option(
@@ -126,9 +140,14 @@ dispatch_options = _all(
     ),
 )
 
+#: What ``dispatch`` takes.
+dispatch_options = _all(
+    click.argument("command"), click.argument("args", nargs=-1, type=click.UNPROCESSED), job_options
+)
+
 #: What ``jobs`` picks by.
 filter_options = _all(
-    click.option("--state", multiple=True, metavar="STATES", help=f"{', '.join(_STATES)}."),
+    click.option("--state", multiple=True, metavar="STATES", help=f"{', '.join(STATES)}."),
     click.option("--queue", multiple=True, metavar="NAMES", help="Those of these queues."),
     click.option("--command", multiple=True, metavar="NAMES", help="Those of these commands."),
     click.option(
@@ -140,13 +159,18 @@ filter_options = _all(
 
 def to_work(command: str, args: Sequence[str], given: dict[str, Any]) -> QueuedCommand:
     """Make what the facade dispatches of what ``dispatch_options`` parsed; what no queue can take is refused here."""
+    return replace(QueuedCommand(command).with_args(args), options=to_options(given))
+
+
+def to_options(given: dict[str, Any]) -> Options:
+    """Make what the facade takes of what ``job_options`` parsed; what no queue can take is refused here."""
     at = given.pop("at")
     if at is not None:
         if given["delay"] is not None:
             raise click.UsageError("--delay and --at both say when; give one of them")
         given["scheduled_at"] = datetime.fromtimestamp(moment(at, now=time.time(), what="at"), UTC)
     given["metadata"] = dict(map(_pair, given["metadata"]))
-    return replace(QueuedCommand(command).with_args(args), options=Options.make(**given))
+    return Options.make(**given)
 
 
 def _pair(text: str) -> tuple[str, object]:
@@ -377,8 +401,13 @@ def retry(ids: tuple[str, ...], url: str | None) -> None:
     """
     with _opened(url) as queues:
         for receipt in [queues.job(job) for job in ids]:
-            receipt.retry()
-            click.echo(f"{receipt.command} {receipt} may run again")
+            click.echo(retried(receipt))
+
+
+def retried(receipt: Any) -> str:
+    """Let a job run again and say so."""
+    receipt.retry()
+    return f"{receipt.command} {receipt} may run again"
 
 
 @main.command()
@@ -425,8 +454,13 @@ def prune(older_than: float, keep: tuple[str, ...], url: str | None, **given: An
         if not given["sure"]:
             question = f"Remove jobs that ended more than {terminal.span(older_than)} ago?"
             click.confirm(question, abort=True, err=True)
-        removed = queues.prune(older_than, names_of(keep))
-        click.echo(f"{removed} job{'' if removed == 1 else 's'} removed")
+        click.echo(pruned(queues, older_than, keep))
+
+
+def pruned(queues: QueueManager, older_than: float, keep: Iterable[str]) -> str:
+    """Remove jobs and say how many."""
+    removed = queues.prune(older_than, names_of(keep))
+    return f"{removed} job{'' if removed == 1 else 's'} removed"
 
 
 @main.command(short_help="Hand out no more jobs of a queue.")

@@ -137,7 +137,10 @@ def _telling_length(queues: QueueManager, ids: Sequence[str]) -> int:
 
 def describe(receipt: Any) -> str:
     """Say everything that is known of a job: how it stands, its attempts, tracebacks and output."""
-    parts = ["\n".join(_facts(receipt, receipt.record()))]
+    record = receipt.record()
+    parts = ["\n".join(_facts(receipt, record))]
+    if cell := _cell(record):
+        parts.append(f"Cell:\n{cell.rstrip()}")
     attempts = rows_of(receipt.attempts())[::-1]
     if attempts:
         heading = ("attempt", "outcome", "started", "seconds", "error")
@@ -167,7 +170,7 @@ def _facts(receipt: Any, record: JobRecord) -> Iterator[str]:
         "started": _when(record.started_at),
         "finished": _when(record.finished_at),
         "worker": record.worker,
-        "arguments": _shortened(_arguments(record.payload)),
+        "arguments": "" if _cell(record) else _shortened(_arguments(record.payload)),
         "metadata": _pairs(json.loads(record.metadata)) if record.metadata else "",
         "result": _shortened(record.result),
         "error": one_line(record.error),
@@ -190,6 +193,14 @@ def _arguments(payload: str) -> str:
     if not isinstance(call.get("args"), list):
         return f"({len(payload):,} characters, encoded)"
     return ", ".join(filter(None, (*map(text_of, call["args"]), _pairs(call.get("kwargs") or {}))))
+
+
+def _cell(record: JobRecord) -> str:
+    """The text of a ``%%job`` cell, "" for any other job."""
+    if not record.spec.origin.startswith("kernel:"):
+        return ""
+    call = json.loads(record.payload)
+    return str(call.get("kwargs", {}).get("cell", "")) if isinstance(call, dict) else ""
 
 
 def _pairs(values: dict[str, object]) -> str:

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
-import jupyter_client
 import pytest
 
-pytestmark = pytest.mark.kernel
+from tests.kernel.kernel import Kernel
 
-ROOT = Path(__file__).parent.parent.parent
-PATIENCE = 60.0
+pytestmark = pytest.mark.kernel
 
 DEFINE = """
 import os, threading
@@ -31,77 +22,6 @@ def slow(number, go):
         threading.Event().wait()
     return number
 """
-
-
-class Kernel:
-    """A kernel that belongs to one notebook, through all its restarts."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.manager = jupyter_client.KernelManager(kernel_name="python3")
-        notebook = {"PYTHONPATH": str(ROOT), "JPY_SESSION_NAME": str(folder / "reports.ipynb")}
-        self.manager.start_kernel(env={**os.environ, **notebook}, cwd=str(folder))
-        self._connect()
-
-    def _connect(self) -> None:
-        self.client = self.manager.client()
-        self.client.start_channels()
-        self.client.wait_for_ready(timeout=PATIENCE)
-
-    def run(self, code: str) -> str:
-        """Run a cell; gives what it printed, and fails with its traceback."""
-        said: list[str] = []
-
-        def hook(message: dict[str, Any]) -> None:
-            if message["msg_type"] == "stream":
-                said.append(message["content"]["text"])
-
-        reply = self.client.execute_interactive(code, timeout=PATIENCE, output_hook=hook)
-        content = reply["content"]
-        assert content["status"] == "ok", "\n".join(content.get("traceback", [])) + "".join(said)
-        return "".join(said)
-
-    def ask(self, code: str) -> Any:
-        """Run a cell that prints JSON last."""
-        return json.loads(self.run(code).splitlines()[-1])
-
-    def kill(self) -> None:
-        """Kill it as the system does, and start another for the same notebook."""
-        pid = self.manager.provisioner.pid
-        self.client.stop_channels()
-        os.kill(pid, signal.SIGKILL)
-        self.manager.restart_kernel(now=True)
-        self._connect()
-
-    def restart(self) -> list[str]:
-        """Restart it as the button does; gives what it took besides asking."""
-        forced: list[str] = []
-        provisioner = self.manager.provisioner
-        for verb in ("terminate", "kill"):
-            real = getattr(provisioner, verb)
-
-            def note(*args: Any, verb: str = verb, real: Any = real, **kwargs: Any) -> Any:
-                forced.append(verb)
-                return real(*args, **kwargs)
-
-            setattr(provisioner, verb, note)
-        self.client.stop_channels()
-        self.manager.restart_kernel(now=False)
-        self._connect()
-        return forced
-
-    def close(self) -> None:
-        """Shut it down."""
-        self.client.stop_channels()
-        self.manager.shutdown_kernel(now=True)
-
-
-@pytest.fixture
-def kernel(tmp_path: Path) -> Iterator[Kernel]:
-    """A kernel in a folder of its own."""
-    kernel = Kernel(tmp_path)
-    yield kernel
-    kernel.close()
 
 
 def test_nothing_is_lost_with_a_kernel(kernel: Kernel) -> None:

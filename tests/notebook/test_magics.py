@@ -14,6 +14,7 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
 import nbqueue as nbq
+from nbqueue.facade.manager import latest
 from nbqueue.handlers.registry import registry
 
 
@@ -132,6 +133,51 @@ def test_show_why_retry_cancel(loaded: InteractiveShell, capsys: pytest.CaptureF
     later = nbq_(loaded, "dispatch greet --delay 1h")
     nbq_(loaded, f"cancel {later}")
     assert f"greet {later} is cancelled" in capsys.readouterr().out
+
+
+def test_retry_all_and_failures(loaded: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+    """What failed is counted by its error, and may run again at once."""
+    for _ in range(2):
+        nbq_(loaded, "dispatch boom --queue emails").wait(30)
+    (failure,) = nbq_(loaded, "failures --queue emails").to_dict("records")
+    assert failure["jobs"] == 2
+    fingerprint = failure["fingerprint"]
+    nbq_(loaded, "retry-all --queue default")
+    nbq_(loaded, "stop")
+    nbq_(loaded, f"retry-all --queue emails --fingerprint '{fingerprint}'")
+    said = capsys.readouterr().out
+    assert "0 jobs may run again" in said
+    assert "2 jobs may run again" in said
+    assert len(nbq_(loaded, "jobs --state pending")) == 2
+
+
+def test_pause_resume_prune(loaded: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+    """Queues are paused and resumed, and old jobs removed, in the words of the command line."""
+    nbq_(loaded, "dispatch greet").wait(30)
+    nbq_(loaded, "pause default")
+    assert nbq_(loaded, "stats").set_index("queue").loc["default", "paused"]
+    nbq_(loaded, "resume default")
+    nbq_(loaded, "prune --older-than 1h")
+    nbq_(loaded, "prune --older-than 0 --keep succeeded")
+    nbq_(loaded, "prune --older-than 0 --yes")
+    assert capsys.readouterr().out.splitlines() == [
+        "queue default is paused",
+        "queue default is resumed",
+        "0 jobs removed",
+        "0 jobs removed",
+        "1 job removed",
+    ]
+
+
+def test_panel_form_and_batch(loaded: InteractiveShell) -> None:
+    """They give what the facade gives."""
+    for line, same in (("panel", nbq.manager().panel()), ("form greet", nbq.manager().form("greet"))):
+        given = nbq_(loaded, line)
+        assert type(given).__qualname__ == type(same).__qualname__
+        for widget in (given, same):
+            widget.close()
+    batch = nbq.manager().map("greet", ["Ada", "Bob"])
+    assert nbq_(loaded, f"batch {batch.batch_id}").batch_id == batch.batch_id
 
 
 def test_status(loaded: InteractiveShell, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,7 +302,7 @@ def test_load_where_it_cannot_be(
 
 def test_help(loaded: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
     """%nbq? names every subcommand, and each has a --help."""
-    from nbqueue.magics import nbq as group
+    from nbqueue.magics.subcommands import nbq as group
 
     text = loaded.object_inspect("%nbq")["docstring"]
     for name, command in group.commands.items():
@@ -266,19 +312,43 @@ def test_help(loaded: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> N
         assert command.help
 
 
-@pytest.mark.parametrize(
-    ("line", "found"),
-    [
-        ("%nbq di", "dispatch"),
-        ("%nbq jobs --st", "--state"),
-        ("%nbq jobs --state fa", "failed"),
-        ("%nbq plot th", "throughput"),
-    ],
-)
+COMPLETED = [
+    ("%nbq di", "dispatch"),
+    ("x = %nbq di", "dispatch"),
+    ("%nbq jobs --st", "--state"),
+    ("%nbq jobs --state fa", "failed"),
+    ("%nbq jobs --state=fa", "failed"),
+    ("%nbq jobs --state failed,retr", "retrying"),
+    ("%nbq prune --keep su", "succeeded"),
+    ("%nbq plot th", "throughput"),
+    ("%nbq form gre", "greet"),
+    ("%nbq resume def", "default"),
+    ("%%job --ou", "--out"),
+    ("%%job --queue def", "default"),
+]
+
+
+def complete(shell: InteractiveShell, line: str) -> list[str]:
+    with pytest.warns(PendingDeprecationWarning):
+        return list(shell.complete(None, line, len(line))[1])
+
+
+@pytest.mark.parametrize(("line", "found"), COMPLETED)
 def test_completion(loaded: InteractiveShell, line: str, found: str) -> None:
-    """Subcommands, options and states are completed."""
+    """Subcommands, options and their values are completed, in either way of asking, and nothing else is offered."""
     with provisionalcompleter():
-        assert found in [one.text for one in loaded.Completer.completions(line, len(line))]
+        assert [one.text for one in loaded.Completer.completions(line, len(line))] == [found]
+    assert complete(loaded, line) == [found]
+
+
+def test_completion_opens_no_queue(shell: InteractiveShell, tmp_path: Path) -> None:
+    """Where none is open there are no ids and no queues to offer."""
+    shell.config.NBQueue.autostart = False
+    shell.run_line_magic("load_ext", "nbqueue")
+    nbq.manager().close()
+    for line in ("%nbq show ", "%nbq pause ", "%nbq dispatch "):
+        assert "default" not in complete(shell, line)
+    assert latest() is None
 
 
 @pytest.mark.kernel

@@ -1,0 +1,160 @@
+"""What the panel's front end may ask for, each in its own sentence, carried out through the facade."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from nbqueue.errors import InvalidCommand, NbqueueError
+from nbqueue.facade.following import JobFilter
+from nbqueue.facade.forms import FormErrors
+from nbqueue.facade.manager import QueueManager
+from nbqueue.widgets.feed import Feed
+from nbqueue.widgets.table import SIZE, Looked
+
+__all__ = ["Done", "carry_out"]
+
+_log = logging.getLogger("nbqueue.widgets")
+
+Message = Mapping[str, Any]
+
+
+class Done(NamedTuple):
+    """What came of a command."""
+
+    ok: bool
+    text: str = ""
+    #: By field of a form.
+    errors: Mapping[str, str] | None = None
+
+    def message(self, number: object) -> dict[str, Any]:
+        """Give it as the answer to the command of this number."""
+        told: dict[str, Any] = {"type": "done", "id": number, "ok": self.ok, "text": self.text}
+        return told if self.errors is None else {**told, "errors": dict(self.errors)}
+
+
+def carry_out(queues: QueueManager, feed: Feed, message: Message) -> Done:
+    """Do what a message asks for; what cannot be done is told, not raised."""
+    what = message.get("do")
+    command = _COMMANDS.get(what) if isinstance(what, str) else None
+    if command is None:
+        return Done(False, f"this version of nbqueue knows no command {what!r}; reload the page")
+    try:
+        return Done(True, command(queues, feed, message))
+    except FormErrors as error:
+        return Done(False, str(error), error.errors)
+    except NbqueueError as error:
+        return Done(False, str(error))
+    except Exception as error:  # noqa: BLE001 - whoever clicked is told, and the panel goes on
+        _log.exception("the panel's command %s failed", what)
+        return Done(False, f"{type(error).__name__}: {error}")
+
+
+# -- jobs
+
+
+def _retry(queues: QueueManager, _feed: Feed, message: Message) -> str:
+    return f"{_jobs(queues.retry(_ids(message)))} to run again"
+
+
+def _cancel(queues: QueueManager, _feed: Feed, message: Message) -> str:
+    count = queues.cancel(_ids(message))
+    return f"{_jobs(count)} cancelled, or asked to stop" if count else "nothing to cancel: ended already"
+
+
+def _forget(queues: QueueManager, _feed: Feed, message: Message) -> str:
+    return f"{_jobs(queues.forget(_ids(message)))} forgotten"
+
+
+def _retry_failure(queues: QueueManager, _feed: Feed, message: Message) -> str:
+    count = queues.retry_all(fingerprint=_text(message, "fingerprint"))
+    return f"{_jobs(count)} to run again"
+
+
+# -- queues
+
+
+def _pause(queues: QueueManager, _feed: Feed, message: Message) -> str:
+    queues.pause(name := _text(message, "queue"))
+    return f'queue "{name}" is paused; what runs goes on'
+
+
+def _resume(queues: QueueManager, _feed: Feed, message: Message) -> str:
+    queues.resume(name := _text(message, "queue"))
+    return f'queue "{name}" goes on'
+
+
+# -- what is looked at
+
+
+def _view(_queues: QueueManager, feed: Feed, message: Message) -> str:
+    given = message.get("filter") or {}
+    wanted = JobFilter(
+        states=tuple(str(state) for state in given.get("states") or ()),
+        text=str(given.get("text") or "").strip(),
+        **{
+            name: str(given[name]) for name in ("queue", "command", "fingerprint", "batch") if given.get(name)
+        },
+    )
+    page, size = _count(message, "page", 0), _count(message, "size", SIZE)
+    feed.look(Looked(wanted, page, max(1, min(size, SIZE))))
+    return ""
+
+
+def _detail(_queues: QueueManager, feed: Feed, message: Message) -> str:
+    job_id = message.get("job")
+    feed.open(None if job_id is None else str(job_id))
+    return ""
+
+
+# -- forms
+
+
+def _form(queues: QueueManager, feed: Feed, message: Message) -> str:
+    name = message.get("command")
+    feed.state.set("form", None if name is None else queues.form_spec(str(name)).plain())
+    return ""
+
+
+def _dispatch(queues: QueueManager, _feed: Feed, message: Message) -> str:
+    values, options = message.get("values") or {}, message.get("options") or {}
+    receipt = queues.dispatch_form(_text(message, "command"), values, options)
+    return f"{receipt.command} dispatched on {receipt.queue}: {receipt.job_id}"
+
+
+_COMMANDS: dict[str, Callable[[QueueManager, Feed, Message], str]] = {
+    "retry": _retry,
+    "cancel": _cancel,
+    "forget": _forget,
+    "retry_failure": _retry_failure,
+    "pause": _pause,
+    "resume": _resume,
+    "view": _view,
+    "detail": _detail,
+    "form": _form,
+    "dispatch": _dispatch,
+}
+
+
+def _ids(message: Message) -> list[str]:
+    given = message.get("jobs")
+    if not isinstance(given, list) or not given:
+        raise InvalidCommand("no job was named")
+    return [str(one) for one in given]
+
+
+def _text(message: Message, name: str) -> str:
+    given = message.get(name)
+    if not isinstance(given, str) or not given:
+        raise InvalidCommand(f"no {name} was named")
+    return given
+
+
+def _count(message: Message, name: str, default: int) -> int:
+    given = message.get(name, default)
+    return max(0, given) if isinstance(given, int) else default
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count:,} jobs"

@@ -1,0 +1,247 @@
+"""From a queue to the state of a panel: everything once, then only what has changed; sends and shows nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from nbqueue.errors import JobNotFound
+from nbqueue.facade.following import Following, News, Running, Seen
+from nbqueue.facade.manager import QueueManager
+from nbqueue.jobs import State as JobState
+from nbqueue.widgets.detail import Detail
+from nbqueue.widgets.link import kernel_version
+from nbqueue.widgets.series import Series
+from nbqueue.widgets.state import State
+from nbqueue.widgets.table import Looked, Table
+
+__all__ = ["Feed"]
+
+#: Failures and waits are read from the whole history, or a good part: no more of the time than this goes into it.
+_PACE = 0.02
+_FAILURES = 20
+#: Of so many jobs that ended last, the median wait is shown.
+_WAITS = 100
+
+
+class _Paced:
+    """Something that is dear to ask: asked when it may be different, but not all the time."""
+
+    def __init__(self, ask: Callable[[], None], least: float, ticks: Callable[[], float]) -> None:
+        self._ask = ask
+        self._least = least
+        self._ticks = ticks
+        self._free_at = 0.0
+        #: Whether it may be different from what was asked last.
+        self.wanted = True
+
+    def go(self) -> None:
+        """Ask, where that is wanted and its time has come."""
+        begun = self._ticks()
+        if self.wanted and begun >= self._free_at:
+            self.wanted = False
+            self._ask()
+            self._free_at = begun + max(self._least, (self._ticks() - begun) / _PACE)
+
+    def due_in(self) -> float | None:
+        """Say in how many seconds it wants to be asked; None: not at all."""
+        return max(0.0, self._free_at - self._ticks()) if self.wanted else None
+
+
+class Feed:
+    """Keeps the state of one panel up to date; called by one thread at a time.
+
+    Parameters
+    ----------
+    queues : QueueManager
+        What is shown.
+    looked : Looked
+        What its table shows first.
+    v : int
+        The version that its state begins at.
+    clock : callable
+        Seconds since the epoch.
+    ticks : callable
+        Seconds by a clock that never steps back.
+    """
+
+    def __init__(
+        self,
+        queues: QueueManager,
+        looked: Looked = Looked(),  # noqa: B008 - a frozen value
+        *,
+        v: int = 0,
+        clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._queues = queues
+        self._clock = clock
+        self.following = Following(queues)
+        self.state = State(v, name=queues.name, kernel=kernel_version(), form=None, notice=None)
+        self._table = Table(self.following)
+        self._detail: Detail | None = None
+        self._failures = _Paced(self._show_failures, 0.5, ticks)
+        self._waits = _Paced(self._ask_waits, 5.0, ticks)
+        self._median_waits: dict[str, float] = {}
+        self._begin(looked)
+
+    # -- looking
+
+    @property
+    def now(self) -> int:
+        """The time, in milliseconds since the epoch."""
+        return round(self._clock() * 1000)
+
+    def _begin(self, looked: Looked) -> None:
+        """Look at everything."""
+        self._seen: Seen = self.following.seen()
+        counts = self._counts()
+        self._running: dict[int, Running] = self.following.running() if counts[JobState.RUNNING] else {}
+        self._recent = self.following.recently_ended(_WAITS)
+        self._series = Series()
+        self._stand(counts)
+        span = self._series.step * self._series.length
+        self._series.recall(self.following.recent(self._clock() - span, self._series.step))
+        self._failures.wanted = self._waits.wanted = True
+        self._table.look(looked)
+        self._show()
+
+    def refresh(self) -> float | None:
+        """Look at what has happened since; gives in how many seconds something will be different by itself."""
+        news = self.following.news(self._seen)
+        self._seen = news.seen
+        counts = self._counts()
+        if sum(counts.values()) < self._seen.jobs:
+            # Some were forgotten or pruned, which leaves no trace.
+            self._begin(self._table.looked)
+            self._reopen()
+        else:
+            self._take_in(news, counts)
+            self._show()
+        waits = (self._table.due_in(now=self.now), self._failures.due_in(), self._waits.due_in())
+        return min((wait for wait in waits if wait is not None), default=None)
+
+    def _take_in(self, news: News, counts: dict[JobState, int]) -> None:
+        for number in news.resting:
+            self._running.pop(number, None)
+        self._running.update(news.running)
+        self._series.ended((at, how) for _, at, how in news.ended)
+        self._stand(counts)
+        ended = [number for number, _, how in reversed(news.ended) if how != JobState.CANCELLED]
+        if ended:
+            self._recent = [*ended, *self._recent][:_WAITS]
+            self._waits.wanted = True
+        self._failures.wanted = self._failures.wanted or news.failures
+        self._table.follow(news, now=self.now)
+        # What a job writes is no event.
+        if self._detail is not None and (
+            self._detail.number in news.changed or self._detail.number in self._running
+        ):
+            self._detail.show(self.state)
+
+    def _counts(self) -> dict[JobState, int]:
+        self._infos = self._queues.queues()
+        return {state: sum(queue.counts[state] for queue in self._infos) for state in JobState}
+
+    def _stand(self, counts: dict[JobState, int]) -> None:
+        self._series.stand(self.now, pending=counts[JobState.PENDING], running=counts[JobState.RUNNING])
+
+    # -- showing
+
+    def _show(self) -> None:
+        state = self.state
+        self._failures.go()
+        self._waits.go()
+        state.set("queues", [self._queue(queue) for queue in self._infos])
+        state.set("workers", self._workers())
+        state.set("series", self._series.value())
+        state.set("commands", [{"name": name, "has_form": True} for name in self._queues.handlers()])
+        self._table.show(state)
+
+    def _queue(self, queue: Any) -> dict[str, Any]:
+        counts = {state.value: queue.counts[state] for state in JobState}
+        return {
+            "name": queue.name,
+            "paused": queue.paused,
+            **counts,
+            "waiting": queue.waiting,
+            "wait": self._median_waits.get(queue.name),
+        }
+
+    def _workers(self) -> list[dict[str, Any]]:
+        here = (socket.gethostname(), os.getpid())
+        running: dict[str, list[dict[str, Any]]] = {}
+        for _, job in sorted(self._running.items()):
+            running.setdefault(job.worker, []).append(
+                {"id": job.job_id, "command": job.command, "since": job.since}
+            )
+        return [
+            {
+                "id": worker.worker_id,
+                "queues": None if worker.queues is None else list(worker.queues),
+                "concurrency": worker.concurrency,
+                "executor": worker.executor,
+                "host": worker.host,
+                "pid": worker.pid,
+                "here": (worker.host, worker.pid) == here,
+                "running": running.get(worker.worker_id, []),
+            }
+            for worker in self._queues.workers()
+        ]
+
+    def _show_failures(self) -> None:
+        found = self._queues.failures().head(_FAILURES)
+        rows = zip(
+            *(found[name].tolist() for name in ("fingerprint", "jobs", "command", "job_id")),
+            *(found[name].astype("int64").tolist() for name in ("first_at", "last_at")),
+            strict=True,
+        )
+        self.state.set(
+            "failures",
+            [
+                {
+                    "fingerprint": fingerprint,
+                    "count": jobs,
+                    "first": first // 1000,
+                    "last": last // 1000,
+                    "commands": [command],
+                    "example": job_id,
+                }
+                for fingerprint, jobs, command, job_id, first, last in rows
+            ],
+        )
+
+    def _ask_waits(self) -> None:
+        found = self.following.waits(self._recent) if self._recent else {}
+        self._median_waits = {queue: round(wait, 3) for queue, wait in found.items()}
+
+    # -- what the user looks at
+
+    @property
+    def looked(self) -> Looked:
+        """What its table shows."""
+        return self._table.looked
+
+    def look(self, looked: Looked) -> None:
+        """Show other jobs in the table."""
+        self._table.look(looked)
+        self._table.show(self.state)
+
+    def open(self, job_id: str | None) -> None:
+        """Look closely at a job, or at none."""
+        self._detail = None if job_id is None else Detail(self._queues, job_id)
+        if self._detail is None:
+            self.state.set("detail", None)
+        else:
+            self._detail.show(self.state)
+
+    def _reopen(self) -> None:
+        if self._detail is None:
+            return
+        try:
+            self.open(self._detail.job_id)
+        except JobNotFound:
+            self.open(None)

@@ -1,0 +1,131 @@
+"""The panel's table: which jobs a filter lets through, and the page of them that is looked at.
+
+After the first look only those jobs are read that something has happened to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from nbqueue.facade.following import Following, JobFilter, News
+from nbqueue.widgets.rows import row_of
+from nbqueue.widgets.state import Row, State
+
+__all__ = ["Looked", "Table"]
+
+#: A page is no longer than this.
+SIZE = 1_000
+_WAITING = ("scheduled", "retrying")
+
+
+class Looked(NamedTuple):
+    """What somebody looks at."""
+
+    filter: JobFilter = JobFilter()
+    page: int = 0
+    size: int = SIZE
+
+
+class Table:
+    """A page of jobs, newest first.
+
+    Parameters
+    ----------
+    following : Following
+        Where they are.
+    """
+
+    def __init__(self, following: Following) -> None:
+        import numpy as np
+
+        self._following = following
+        self.looked = Looked()
+        #: The numbers of all jobs that the filter lets through, rising.
+        self._numbers: Any = np.array([], dtype=np.int64)
+        #: The rows of the page, by number.
+        self._rows: dict[int, Row] = {}
+
+    def look(self, looked: Looked) -> None:
+        """Look at something else, or at the same thing from the beginning.
+
+        Raises
+        ------
+        InvalidCommand
+            For a filter that means nothing; what was looked at stays.
+        """
+        self._numbers = self._following.matching(looked.filter)
+        self.looked = looked
+        self._rows = {}
+        self._read(())
+
+    def follow(self, news: News, *, now: int) -> None:
+        """Take in what has happened, and what only time has made different, in milliseconds since the epoch."""
+        due = [n for n, row in self._rows.items() if row["status"] in _WAITING and row["scheduled"] <= now]
+        changed = sorted({*news.changed, *due}) if due else list(news.changed)
+        if not changed:
+            return
+        if self.looked.filter.everything:
+            self._add(news.dispatched)
+        else:
+            self._remove(changed)
+            self._add(self._following.matching(self.looked.filter, changed).tolist())
+        self._read(changed)
+
+    def due_in(self, *, now: int) -> float | None:
+        """Say in how many seconds a row will be different by itself; None: not before something happens."""
+        times = [row["scheduled"] for row in self._rows.values() if row["status"] in _WAITING]
+        return max(0.0, (min(times) - now) / 1000) if times else None
+
+    def show(self, state: State) -> None:
+        """Bring a state up to date."""
+        order = [row["id"] for _, row in sorted(self._rows.items(), reverse=True)]
+        state.set_rows({row["id"]: row for row in self._rows.values()})
+        state.set_order(order)
+        state.set("jobs.total", len(self._numbers))
+        state.set("jobs.page", self.looked.page)
+        state.set("jobs.size", self.looked.size)
+        wanted = self.looked.filter
+        state.set(
+            "jobs.filter",
+            {
+                "states": list(wanted.states),
+                **{
+                    name: getattr(wanted, name)
+                    for name in ("queue", "command", "text", "fingerprint", "batch")
+                },
+            },
+        )
+
+    def _read(self, changed: Iterable[int]) -> None:
+        last = len(self._numbers) - self.looked.page * self.looked.size
+        page = set(self._numbers[max(0, last - self.looked.size) : max(0, last)].tolist())
+        old = {number: row for number, row in self._rows.items() if number in page}
+        wanted = page.intersection(changed) | (page - old.keys())
+        found = self._following.rows(wanted) if wanted else {}
+        self._rows = {**old, **{number: row_of(job) for number, job in found.items()}}
+
+    # The numbers of a million jobs are a sorted array: to change a few of them is a copy, which takes a millisecond.
+
+    def _remove(self, numbers: Sequence[int]) -> None:
+        import numpy as np
+
+        places, there = self._find(numbers)
+        self._numbers = np.delete(self._numbers, places[there])
+
+    def _add(self, numbers: Sequence[int]) -> None:
+        import numpy as np
+
+        # A filter that was looked at since the last news lets through what the news are about.
+        places, there = self._find(numbers)
+        self._numbers = np.insert(self._numbers, places[~there], np.asarray(numbers, dtype=np.int64)[~there])
+
+    def _find(self, numbers: Sequence[int]) -> tuple[Any, Any]:
+        """Where these are or would be, and which of them are there."""
+        import numpy as np
+
+        places = np.searchsorted(self._numbers, np.asarray(numbers, dtype=np.int64))
+        there = np.zeros(len(places), dtype=bool)
+        inside = places < len(self._numbers)
+        there[inside] = self._numbers[places[inside]] == np.asarray(numbers, dtype=np.int64)[inside]
+        return places, there

@@ -1,0 +1,179 @@
+"""``%%job`` in a shell of this process: what is refused, what is stored, and what is let go of."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+import nbqueue as nbq
+from nbqueue.handlers.cells import FAILED_MAX, CellHandler, session, snapshots
+from nbqueue.handlers.registry import Call
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InteractiveShell]:
+    """A shell in an empty directory, with the extension loaded."""
+    monkeypatch.chdir(tmp_path)
+    shell = InteractiveShell()
+    shell.history_manager.enabled = False
+    with contextlib.redirect_stdout(None):
+        shell.run_line_magic("load_ext", "nbqueue")
+    yield shell
+    shell.run_line_magic("unload_ext", "nbqueue")
+    shell.history_manager.end_session()
+    atexit.unregister(shell.atexit_operations)
+
+
+def job(shell: InteractiveShell, line: str, cell: str) -> Any:
+    return shell.run_cell_magic("job", line, cell)
+
+
+def test_it_is_a_job_like_any_other(shell: InteractiveShell) -> None:
+    """Its options are those of dispatch, and it is in the tables under its name."""
+    shell.user_ns["n"] = 20
+    receipt = job(
+        shell,
+        "--queue reports --tries 3 --timeout 60 --priority 5 --name sum --metadata a=1",
+        "n += 1\n2 * n",
+    )
+    assert receipt.result(30) == 42
+    assert (receipt.queue, receipt.command, receipt.metadata) == ("reports", "sum", {"a": 1})
+    spec = receipt.record().spec
+    assert (spec.tries, spec.timeout, spec.priority) == (3, 60.0, 5)
+    assert nbq.manager().jobs(command="sum", state="succeeded")["queue"].tolist() == ["reports"]
+    assert job(shell, "", "1").wait(30).command == "cell"
+
+
+REFUSED = {
+    "syntax": ("", "x = = 1", "invalid syntax"),
+    "an open bracket": ("", "x = (1", "was never closed"),
+    "no name": ("--out 3x", "1", "--out '3x' is no name"),
+    "a keyword": ("--out class", "1", "--out 'class' is no name"),
+    "no tries": ("--tries 0", "1", "tries cannot be 0"),
+    "unknown option": ("--force", "1", "No such option"),
+    "two times": ("--delay 5 --at 06:00", "1", "give one of them"),
+    "empty": ("", "\n", "the cell is empty"),
+    "quote": ("--name 'x", "1", "No closing quotation"),
+}
+
+
+@pytest.mark.parametrize(("line", "cell", "sentence"), REFUSED.values(), ids=REFUSED)
+def test_what_is_wrong_is_said_at_once(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str], line: str, cell: str, sentence: str
+) -> None:
+    """In the cell, in a sentence; nothing is dispatched and nothing kept."""
+    kept = len(snapshots)
+    assert job(shell, line, cell) is None
+    said = capsys.readouterr()
+    assert sentence in said.out + said.err
+    assert "Traceback" not in said.out + said.err
+    assert len(nbq.manager().jobs()) == 0
+    assert len(snapshots) == kept
+
+
+def test_without_a_worker_it_says_so(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+    """A cell that nobody here would run is dispatched, and waits, and both are said."""
+    job(shell, "", "1").wait(30)
+    assert capsys.readouterr().out == ""
+    shell.run_line_magic("nbq", "stop")
+    receipt = job(shell, "--queue reports", "1")
+    said = capsys.readouterr().out
+    assert 'No worker here serves queue "reports"' in said
+    assert "%nbq work" in said
+    assert "waiting for the kernel that had it" in receipt.why()
+    shell.run_line_magic("nbq", "work")
+    assert receipt.result(30) == 1
+
+
+def test_its_source_is_stored_and_signed(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+    """Anybody may read it in the file; changed there, it is not run."""
+    receipt = job(shell, "--delay 1h --name sum", "1 + 1")
+    stored = nbq.manager().sql("SELECT arguments FROM jobs")["arguments"][0]
+    assert "%%job --delay 1h --name sum\\n1 + 1" in stored
+    shell.run_line_magic("nbq", f"show {receipt}")
+    assert "Cell:\n%%job --delay 1h --name sum\n1 + 1" in capsys.readouterr().out
+    ran: list[int] = []
+    shell.user_ns["ran"] = ran
+    forged = {"cell": "%%job\nran.append(1)", "number": 1, "out": "", "signature": "00" * 32}
+    held = nbq.dispatch(Call(command="sum", origin=session, kwargs=forged))
+    worker = nbq.manager().worker(when_empty=True).start()
+    worker.wait(30)
+    assert "held: the source of the cell was not signed by this user" in held.why()
+    assert ran == []
+
+
+def test_it_is_no_command(shell: InteractiveShell) -> None:
+    """What a cell is called hides no handler of that name."""
+
+    @nbq.command("total")
+    def total() -> str:
+        return "command"
+
+    try:
+        assert job(shell, "--name total", "'cell'").result(30) == "cell"
+        assert nbq.dispatch(nbq.QueuedCommand("total")).result(30) == "command"
+        assert "cell" not in nbq.manager().handlers()
+    finally:
+        nbq.handlers.registry.registry.unregister("total")
+
+
+def test_few_that_failed_are_kept(shell: InteractiveShell) -> None:
+    """The names of cells that failed are kept for a retry, but only of the latest."""
+    kept = [job(shell, "", "raise KeyError").wait(30).job_id for _ in range(FAILED_MAX + 3)]
+    assert [snapshots.get(job_id) is not None for job_id in kept] == [False] * 3 + [True] * FAILED_MAX
+
+
+def test_a_handler_takes_only_its_own(shell: InteractiveShell) -> None:
+    """The origin is this session's alone, so no worker elsewhere can take a cell."""
+    receipt = job(shell, "", "1").wait(30)
+    spec = receipt.record().spec
+    assert spec.origin == session
+    assert session.startswith("kernel:")
+    handler = nbq.handlers.registry.registry.resolve(spec)
+    assert isinstance(handler, CellHandler)
+    assert nbq.handlers.registry.registry.resolve(spec._replace(origin="kernel:another")) is None
+
+
+def test_help(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+    """%%job? and %%job --help are there to be read, the latter without a cell below it."""
+    assert "copy of the notebook's names" in shell.object_inspect("%%job")["docstring"]
+    shell.run_cell("%%job --help")
+    said = capsys.readouterr().out
+    assert said.startswith("Usage: %%job")
+    assert "--out NAME" in said
+
+
+def test_unloading_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After %unload_ext the shell is as it was; loading again works."""
+    monkeypatch.chdir(tmp_path)
+    shell = InteractiveShell()
+    shell.history_manager.enabled = False
+
+    def state() -> list[Any]:
+        return [
+            list(shell.input_transformers_cleanup),
+            list(shell.Completer.custom_matchers),
+            {kind: sorted(table) for kind, table in shell.magics_manager.magics.items()},
+            sorted(shell.magics_manager.registry),
+            list(shell.configurables),
+            {name: len(hooks) for name, hooks in shell.events.callbacks.items()},
+            dict(shell.strdispatchers["complete_command"].strs),
+        ]
+
+    shell.find_line_magic("load_ext")  # which is itself loaded by its first use
+    before = state()
+    for _ in range(2):
+        shell.run_line_magic("load_ext", "nbqueue")
+        assert state() != before
+        shell.run_line_magic("reload_ext", "nbqueue")
+        assert len(nbq.manager().workers()) == 1
+        shell.run_line_magic("unload_ext", "nbqueue")
+        assert state() == before
+    shell.history_manager.end_session()
+    atexit.unregister(shell.atexit_operations)

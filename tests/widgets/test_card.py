@@ -1,0 +1,267 @@
+"""Live cards: what they show, what their buttons do, and that they cost nothing once their job has ended."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import nbqueue as nbq
+from nbqueue.facade.glancing import Glance
+from nbqueue.handlers.registry import registry
+from nbqueue.widgets import card as cards
+from nbqueue.widgets.card import Card, card_of, show
+from nbqueue.widgets.cardstate import batch_state, job_state, static_html
+
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def queues() -> Iterator[nbq.QueueManager]:
+    """An open queue; what a test defines is gone after it."""
+    before = dict(registry._owned)
+    with nbq.connect(":memory:") as opened:
+        yield opened
+    registry.clear()
+    for handler in before.values():
+        registry.register(handler)
+
+
+class Watch:
+    """Waits until a card shows something."""
+
+    def __init__(self, card: Card) -> None:
+        self.card = card
+        self._news = threading.Condition()
+        card.observe(self._heard, names=["card", "detail"])
+
+    def _heard(self, _change: Any) -> None:
+        with self._news:
+            self._news.notify_all()
+
+    def until(self, holds: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        with self._news:
+            assert self._news.wait_for(lambda: holds(self.card.card), PATIENCE), self.card.card
+        return dict(self.card.card)
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What cards send to their front ends."""
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(Card, "send", lambda _card, content, _buffers=None: sent.append(content))
+    return sent
+
+
+def test_life(queues: nbq.QueueManager) -> None:
+    """A card follows its job from waiting to its end, with attempts and progress on the way."""
+    go = threading.Event()
+
+    @nbq.job(tries=2)
+    def work(ctx: nbq.Context) -> None:
+        ctx.progress(1, 4, "a quarter")
+        go.wait(PATIENCE)
+
+    card = card_of(queues, work.dispatch())
+    watch = Watch(card)
+    assert card.card["state"] == "pending"
+    with queues.worker():
+        state = watch.until(lambda state: state["progress"])
+        assert (state["state"], state["attempt"], state["max_attempts"]) == ("running", 1, 2)
+        assert state["progress"] == {"done": 1, "total": 4, "note": "a quarter"}
+        go.set()
+        state = watch.until(lambda state: state["finished"])
+    assert state["state"] == "succeeded"
+    assert state["run"] >= 0
+
+
+def test_failed_and_retried(queues: nbq.QueueManager, said: list[dict[str, Any]]) -> None:
+    """A failed job's card shows its error's first line; its button lets it run again, and the card follows."""
+    fails = [True]
+
+    @nbq.job
+    def work() -> None:
+        if fails:
+            raise KeyError("first\nsecond")
+
+    with queues.worker():
+        receipt = work.dispatch().wait(PATIENCE)
+        card = card_of(queues, receipt)
+        watch = Watch(card)
+        assert card.card["error"].startswith("KeyError: ")
+        assert "\n" not in card.card["error"]
+        fails.clear()
+        card._handle_custom_msg({"id": 7, "do": "retry"}, [])
+        assert said[0] == {"type": "received", "id": 7}
+        watch.until(lambda state: state["state"] == "succeeded")
+    assert {"type": "done", "id": 7, "ok": True, "text": ""} in said
+
+
+def test_cancelled(queues: nbq.QueueManager, said: list[dict[str, Any]]) -> None:
+    """The button cancels, and what cannot be done is answered by its sentence."""
+
+    @nbq.job
+    def work() -> None: ...
+
+    card = card_of(queues, work.dispatch())
+    watch = Watch(card)
+    card.carry_out({"id": 1, "do": "cancel"})
+    watch.until(lambda state: state["state"] == "cancelled")
+    receipt = work.dispatch()
+    again = card_of(queues, receipt)
+    again.carry_out({"id": 2, "do": "retry"})
+    (answer,) = [message for message in said if message["id"] == 2]
+    assert not answer["ok"]
+    assert str(receipt) in answer["text"]
+
+
+def test_opened(queues: nbq.QueueManager) -> None:
+    """Opened it shows the traceback and the end of the log."""
+
+    @nbq.job
+    def work() -> None:
+        print("x" * 30_000 + "the end")
+        raise ValueError("no")
+
+    with queues.worker():
+        receipt = work.dispatch().wait(PATIENCE)
+    card = card_of(queues, receipt)
+    card.carry_out({"id": 1, "do": "open", "open": True})
+    assert card.detail is not None
+    assert "ValueError: no" in card.detail["traceback"]
+    assert card.detail["log"].rstrip().endswith("the end")
+    assert card.detail["cut"]
+    assert len(card.detail["log"]) == cards._TAIL
+
+
+def test_many_cards_one_look(queues: nbq.QueueManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred cards are brought up to date by one look, and those that have ended by none."""
+
+    @nbq.job
+    def work() -> None: ...
+
+    made = [card_of(queues, receipt) for receipt in queues.dispatch_many([work.call()] * 100)]
+    feed = made[0]._feed
+    assert all(card._feed is feed for card in made)
+    looks: list[int] = []
+    real = cards.glance
+
+    def counted(asked: Any, ids: list[Any]) -> dict[Any, Glance]:
+        looks.append(len(ids))
+        return real(asked, ids)
+
+    with queues.worker() as worker:
+        worker.drain(timeout=PATIENCE)
+    for card in made:
+        Watch(card).until(lambda state: state["state"] == "succeeded")
+    monkeypatch.setattr(cards, "glance", counted)
+    feed.add(made[0])
+    feed.refresh()
+    assert set(looks) <= {0, 1}
+    assert feed._present() == []
+
+
+def test_batch(queues: nbq.QueueManager) -> None:
+    """A batch's card counts its rows by state, and its button retries those that failed."""
+    fails = [True]
+
+    @nbq.job
+    def work(number: int) -> int:
+        if fails and number % 2:
+            raise ValueError("odd")
+        return number
+
+    batch = queues.map(work, range(10))
+    card = card_of(queues, batch)
+    watch = Watch(card)
+    assert card.card["total"] == 10
+    assert card.card["command"] == "work"
+    with queues.worker():
+        state = watch.until(lambda state: state["ended"] == 10)
+        assert (state["counts"]["succeeded"], state["counts"]["failed"]) == (5, 5)
+        card.carry_out({"id": 1, "do": "open", "open": True})
+        assert card.detail is not None
+        assert card.detail["error"] == "5 × ValueError: odd"
+        fails.clear()
+        card.carry_out({"id": 2, "do": "retry"})
+        watch.until(lambda state: state["counts"]["succeeded"] == 10)
+
+
+def test_closed(queues: nbq.QueueManager) -> None:
+    """When the queue is closed its cards say that they are the last state."""
+
+    @nbq.job
+    def work() -> None: ...
+
+    card = card_of(queues, work.dispatch())
+    assert card.card["live"]
+    queues.close()
+    assert not card.card["live"]
+
+
+def test_elsewhere(queues: nbq.QueueManager) -> None:
+    """Outside of a notebook there is no card, and IPython is told to show the text."""
+
+    @nbq.job
+    def work() -> None: ...
+
+    receipt = work.dispatch()
+    with pytest.raises(NotImplementedError):
+        receipt._ipython_display_()
+    with pytest.raises(NotImplementedError):
+        show(queues, receipt)
+    with pytest.raises(NotImplementedError):
+        nbq.JobDispatch("job123", "import:data")._ipython_display_()
+
+
+def test_what_is_kept(queues: nbq.QueueManager) -> None:
+    """What a notebook keeps is text: a job named and failing with markup is shown as it is written."""
+    evil = "<img src=x onerror=alert(1)>"
+
+    @nbq.job(name=evil)
+    def work() -> None:
+        raise ValueError(evil)
+
+    with queues.worker():
+        receipt = work.dispatch().wait(PATIENCE)
+        batch = queues.map(work, [{}]).wait(PATIENCE)
+    for card in (card_of(queues, receipt), card_of(queues, batch)):
+        bundle = card.bundle()
+        assert "<img" not in bundle["text/html"]
+        assert "&lt;img" in bundle["text/html"]
+        assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == card.model_id
+
+
+def test_usual_time() -> None:
+    """Without progress the end is where such jobs usually end; with it, where its own pace leads."""
+    with nbq.connect(":memory:") as queues:
+        receipt = queues.dispatch(nbq.QueuedCommand("work"))
+        record = receipt.record()
+        import dataclasses
+
+        running = dataclasses.replace(record, state=nbq.State.RUNNING, started_at=1_000.0, attempt=1)
+        state = job_state(Glance(running), now=1_002.0, usual=8.0)
+        assert (state["finish"], state["usual"]) == (1_008_000, 8.0)
+        state = job_state(Glance(running, {"done": 1, "total": 4, "note": ""}), now=1_002.0, usual=8.0)
+        assert state["finish"] == 1_008_000
+        assert job_state(Glance(running), now=1_002.0)["finish"] is None
+        assert job_state(Glance(running, {"done": 1, "total": 4, "note": ""}), now=1_000.5)["finish"] is None
+        assert "1 of 4" in static_html(state)
+
+
+def test_rate() -> None:
+    """A batch's rest is told by its rate."""
+
+    class Batch:
+        batch_id, command = "b1", "work"
+
+        def progress(self) -> Any:
+            from nbqueue.facade.batch import BatchProgress
+
+            return BatchProgress(100, 60, 0, 40, 0, 0)
+
+    state = batch_state(Batch(), now=100.0, rate=20.0)
+    assert state["finish"] == 103_000
+    assert "40 of 100 ended" in static_html(state)

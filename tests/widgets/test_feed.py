@@ -1,0 +1,292 @@
+"""The feed of a panel: whatever happens to a queue, its patches lead to what a first look would show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nbqueue import QueuedCommand, QueueManager
+from nbqueue.facade.following import JobFilter
+from nbqueue.lifecycle import Outcome
+from nbqueue.store import LogChunk, ReportKind
+from nbqueue.testing import FakeClock, memory_manager
+from nbqueue.testing.workers import FakeWorker
+from nbqueue.widgets.feed import Feed
+from nbqueue.widgets.table import Looked
+from tests.widgets.front import patched
+
+
+class Scene:
+    """A queue with a worker that does what it is told, and a feed that follows it."""
+
+    def __init__(self, looked: Looked | None = None) -> None:
+        self.clock = FakeClock()
+        self.queues: QueueManager = memory_manager(self.clock)
+        self.worker = FakeWorker(self.queues.store)
+        self.worker.join()
+        #: Seconds; what is paced is always due, since an hour passes between two refreshes.
+        self.ticks = 0.0
+        self.looked = looked or Looked()
+        self.feed = self.look()
+        self.claims: list[Any] = []
+        self.seen = self.feed.state.snapshot()
+
+    def look(self) -> Feed:
+        """Look for the first time."""
+        feed = Feed(self.queues, self.looked, clock=self.clock.time, ticks=lambda: self.ticks)
+        feed.state.take(now=feed.now)
+        return feed
+
+    def refresh(self) -> dict[str, Any] | None:
+        """Refresh, and do with the patch what a front end does."""
+        self.ticks += 3600.0
+        self.feed.refresh()
+        patch = self.feed.state.take(now=self.feed.now)
+        if patch is not None:
+            self.seen = patched(self.seen, json.loads(json.dumps(patch)))
+        return patch
+
+    def dispatch(self, n: int = 0) -> UUID:
+        command = QueuedCommand(("import", "clean")[n % 2]).with_arg(f"users{n}.csv").on_queue(f"q{n % 3}")
+        return self.queues.dispatch(command).job_id
+
+    def take(self, slots: int = 1) -> list[Any]:
+        claims = self.worker.take(slots)
+        self.claims += claims
+        return claims
+
+    def end(self, outcome: Outcome, error: str = "") -> None:
+        for claim in self.claims[:1]:
+            said = {"error": error, "traceback": f"Traceback …\n{error}"} if error else {}
+            now = self.clock.time()
+            self.worker.end(claim, outcome, started_at=now, finished_at=now, **said)
+        del self.claims[:1]
+
+    def pick(self, n: int) -> UUID | None:
+        ids = self.queues.jobs()["job_id"].tolist()
+        return UUID(ids[n % len(ids)]) if ids else None
+
+    def close(self) -> None:
+        self.queues.close()
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    made = Scene()
+    yield made
+    made.close()
+
+
+def on_one(verb: Callable[[QueueManager, UUID], object]) -> Callable[[Scene, int], None]:
+    def play(scene: Scene, n: int) -> None:
+        job_id = scene.pick(n)
+        if job_id is not None:
+            verb(scene.queues, job_id)
+
+    return play
+
+
+PLAYS: dict[str, Callable[[Scene, int], object]] = {
+    "dispatch": lambda scene, n: [scene.dispatch(n + i) for i in range(1 + n % 3)],
+    "take": lambda scene, n: scene.take(1 + n % 2),
+    "succeed": lambda scene, _: scene.end(Outcome.SUCCEEDED),
+    "fail": lambda scene, n: scene.end(Outcome.FAILED, f"KeyError: {n % 2}"),
+    "cancel": on_one(lambda queues, job_id: queues.cancel(job_id)),
+    "retry": on_one(lambda queues, job_id: queues.store.retry((job_id,))),
+    "forget": on_one(lambda queues, job_id: queues.job(job_id).state.ended and queues.forget(job_id)),
+    "pause": lambda scene, _: scene.queues.pause("default"),
+    "resume": lambda scene, _: scene.queues.resume("default"),
+    "wait": lambda scene, n: scene.clock.advance(7 * n),
+    "refresh": lambda scene, _: scene.refresh(),
+    "look": lambda scene, _: scene.feed.look(scene.looked),
+}
+#: What a feed that looks for the first time need not have alike.
+DIFFERENT = ("v", "now")
+
+
+def same(state: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in state.items() if name not in DIFFERENT}
+
+
+@pytest.mark.parametrize(
+    "looked",
+    [
+        Looked(),
+        Looked(page=1, size=3),
+        Looked(JobFilter(states=("failed", "running")), size=4),
+        Looked(JobFilter(queue="q1", text="USERS")),
+    ],
+    ids=["all", "second page", "states", "queue and text"],
+)
+@settings(max_examples=4)
+@given(plays=st.lists(st.tuples(st.sampled_from(sorted(PLAYS)), st.integers(0, 6)), max_size=10))
+def test_following_is_looking_again(looked: Looked, plays: list[tuple[str, int]]) -> None:
+    """After whatever happened, what the patches led to is what somebody sees who looks for the first time."""
+    scene = Scene(looked)
+    try:
+        for name, n in [("dispatch", 2), *plays, ("refresh", 0)]:
+            PLAYS[name](scene, n)
+            scene.refresh()
+        assert scene.seen == scene.feed.state.snapshot()
+        assert same(scene.seen) == same(scene.look().state.snapshot())
+    finally:
+        scene.close()
+
+
+def test_nothing_new_is_no_patch(scene: Scene) -> None:
+    """A refresh after which nothing is different sends nothing."""
+    scene.dispatch()
+    assert scene.refresh() is not None
+    assert scene.refresh() is None
+
+
+def test_patch_has_only_what_changed(scene: Scene) -> None:
+    """Of many jobs, one that moves is one row."""
+    ids = [scene.dispatch(0) for _ in range(50)]
+    scene.refresh()
+    (claim,) = scene.take()
+    patch = scene.refresh()
+    assert patch is not None
+    assert list(patch["rows"]) == [str(claim.job_id)] == [str(ids[0])]
+    assert "order" not in patch
+    assert patch["rows"][str(ids[0])]["state"] == "running"
+
+
+def test_new_jobs_come_first_and_a_full_page_lets_go(scene: Scene) -> None:
+    """The table has the newest jobs first, a page of them, and counts them all."""
+    ids = [str(scene.dispatch(0)) for _ in range(3)]
+    scene.feed.look(Looked(size=2))
+    scene.seen = patched(scene.seen, scene.feed.state.take(now=0) or {})
+    assert scene.seen["jobs"]["order"] == [ids[2], ids[1]]
+    newest = str(scene.dispatch(0))
+    patch = scene.refresh()
+    assert patch is not None
+    assert (patch["order"], patch["gone"], patch["set"]["jobs.total"]) == ([newest, ids[2]], [ids[1]], 4)
+
+
+def test_filter_that_means_nothing_leaves_the_table(scene: Scene) -> None:
+    """A filter for a state that does not exist is refused, and what was looked at stays."""
+    scene.dispatch()
+    with pytest.raises(ValueError, match="did you mean"):
+        scene.feed.look(Looked(JobFilter(states=("faild",))))
+    assert scene.feed.looked == Looked()
+
+
+def test_workers_show_what_they_run(scene: Scene) -> None:
+    """A worker has its running jobs, from the claim on until they end."""
+    scene.dispatch()
+    (claim,) = scene.take()
+    scene.refresh()
+    (worker,) = scene.seen["workers"]
+    assert [job["id"] for job in worker["running"]] == [str(claim.job_id)]
+    assert worker["running"][0]["since"] == round(scene.clock.time() * 1000)
+    scene.end(Outcome.SUCCEEDED)
+    scene.refresh()
+    assert scene.seen["workers"][0]["running"] == []
+
+
+def test_failures_are_grouped(scene: Scene) -> None:
+    """Failed jobs stand by what they failed with, and one that is retried is not among them."""
+    for error in ("KeyError: 1", "KeyError: 2", "OSError: 3"):
+        scene.dispatch()
+        scene.take()
+        scene.end(Outcome.FAILED, error)
+    scene.refresh()
+    assert [(f["fingerprint"], f["count"]) for f in scene.seen["failures"]] == [
+        ("KeyError", 2),
+        ("OSError", 1),
+    ]
+    scene.queues.retry_all(fingerprint="KeyError")
+    scene.refresh()
+    assert [f["fingerprint"] for f in scene.seen["failures"]] == ["OSError"]
+
+
+def test_series_has_the_last_minutes(scene: Scene) -> None:
+    """Ten minutes in stretches of ten seconds: what ended in each, and what was pending at its end."""
+    scene.dispatch()
+    scene.dispatch()
+    scene.refresh()
+    scene.clock.advance(30)
+    scene.take()
+    scene.end(Outcome.SUCCEEDED)
+    scene.refresh()
+    series = scene.seen["series"]
+    assert (series["step"], len(series["pending"])) == (10, 60)
+    assert series["pending"][-4:] == [2, 2, 2, 1]
+    assert series["succeeded"][-4:] == [0, 0, 0, 1]
+
+
+def test_delayed_job_is_looked_at_when_it_is_due(scene: Scene) -> None:
+    """A row that will be different by itself says when."""
+    due = 3.0
+    scene.queues.dispatch(QueuedCommand("later").with_delay(due))
+    scene.refresh()
+    (row,) = scene.seen["jobs"]["rows"].values()
+    # The views read the machine's clock, which is years after this one.
+    assert row["scheduled"] - row["dispatched"] == due * 1000
+
+
+def test_detail_has_everything_and_follows(scene: Scene) -> None:
+    """The open job has its arguments, attempts and output, and what it writes comes in while it runs."""
+    job_id = str(scene.dispatch(1))
+    (claim,) = scene.take()
+    scene.feed.open(job_id)
+    scene.refresh()
+    detail = scene.seen["detail"]
+    assert (detail["id"], detail["arguments_text"], detail["logs"]) == (job_id, "'users1.csv'", [])
+    assert [attempt["outcome"] for attempt in detail["attempts"]] == ["running"]
+    at = scene.clock.time()
+    scene.worker.say(claim, ReportKind.NEWS, logs=(LogChunk("stdout", "half\n", at),))
+    patch = scene.refresh()
+    assert patch is not None
+    assert patch["detail"]["logs"] == [
+        {"attempt": 1, "stream": "stdout", "text": "half\n", "at": round(at * 1000)}
+    ]
+    scene.end(Outcome.FAILED, "ValueError: no")
+    scene.refresh()
+    detail = scene.seen["detail"]
+    assert (detail["state"], detail["attempts"][0]["error"]) == ("failed", "ValueError: no")
+    assert detail["traceback"].endswith("ValueError: no")
+
+
+def test_detail_of_a_forgotten_job_closes(scene: Scene) -> None:
+    """A job that is forgotten while it is looked at is looked at no more."""
+    job_id = scene.dispatch()
+    scene.take()
+    scene.end(Outcome.SUCCEEDED)
+    scene.feed.open(str(job_id))
+    scene.refresh()
+    assert scene.seen["detail"]["id"] == str(job_id)
+    scene.queues.forget(job_id)
+    scene.refresh()
+    assert scene.seen["detail"] is None
+    assert scene.seen["jobs"]["order"] == []
+
+
+def test_long_log_is_cut_at_its_beginning(scene: Scene) -> None:
+    """Of a long log the end is shown, and that it is not all."""
+    job_id = str(scene.dispatch())
+    (claim,) = scene.take()
+    chunks = tuple(LogChunk("stdout", f"{n}" * 10_000, scene.clock.time()) for n in range(30))
+    scene.worker.say(claim, ReportKind.NEWS, logs=chunks)
+    scene.feed.open(job_id)
+    scene.refresh()
+    detail = scene.seen["detail"]
+    assert sum(len(chunk["text"]) for chunk in detail["logs"]) == 200_000
+    assert detail["logs"][-1]["text"].endswith("29")
+    assert detail["logs_truncated"]
+
+
+def test_everything_sent_is_json(scene: Scene) -> None:
+    """Any text a job may have goes through JSON as it is."""
+    text = "<img src=x onerror=alert(1)>\u2028\x00\ud800"
+    scene.queues.dispatch(QueuedCommand("odd").with_arg(text[:-1]).with_metadata("note", text[:-1]))
+    scene.refresh()
+    (row,) = scene.seen["jobs"]["rows"].values()
+    assert "<img src=x onerror=alert(1)>" in row["arguments"]
