@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import UUID
 
 from nbqueue.facade.looking import Looking
 from nbqueue.facade.selecting import pick
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["Following", "JobFilter", "News", "Running", "Seen"]
+__all__ = ["ROW", "Following", "JobFilter", "News", "Running", "Seen"]
 
 #: Numbers that lie closer than this are read in one stretch.
 _NEAR = 5_000
@@ -34,7 +33,8 @@ _STRETCHES = 3
 #: Of an argument's text, so many characters are read.
 _TEXT = 4_000
 
-_ROW = f"""
+#: A job as plain values, as the fields of a STRUCT over the view ``jobs``.
+ROW = f"""
     id: job_id::VARCHAR, command: command, queue: queue, state: state::VARCHAR, status: status::VARCHAR,
     attempt: attempt, max_attempts: max_attempts, priority: priority,
     dispatched: epoch_ms(dispatched_at), scheduled: epoch_ms(scheduled_at),
@@ -241,20 +241,13 @@ class Following:
                 " AND number IN (SELECT unnest(?::BIGINT[]))" if gaps else ""
             )
             answer = self._ask(
-                f"SELECT number, to_json({{{_ROW}}})::VARCHAR AS row FROM jobs WHERE {within}",
+                f"SELECT number, to_json({{{ROW}}})::VARCHAR AS row FROM jobs WHERE {within}",
                 [some] if gaps else [],
             )
             found.update(
                 zip(answer["number"].tolist(), json.loads(f"[{','.join(answer['row'])}]"), strict=True)
             )
         return found
-
-    def number(self, job_id: str) -> int | None:
-        """Give a job's number, None if it is not there."""
-        found = self._ask(
-            "SELECT number FROM events WHERE event = 'dispatched' AND job_id = ?::UUID", (str(UUID(job_id)),)
-        )
-        return int(found["number"].iloc[0]) if len(found) else None
 
     def waits(self, numbers: Sequence[int]) -> dict[str, float]:
         """Give the median wait of these jobs, in seconds, by queue."""
@@ -300,53 +293,6 @@ class Following:
         )
         columns = (found[name].tolist() for name in ("stretch", "succeeded", "failed", "pending", "running"))
         return list(zip(*columns, strict=True))
-
-    # -- one job
-
-    def job(self, number: int) -> dict[str, Any] | None:
-        """Give all that the view ``jobs`` says of a job, with its long texts."""
-        found = self._ask(
-            f"SELECT to_json({{{_ROW}, arguments_text: left(arguments, 20000), metadata: metadata,"
-            " traceback: traceback, cause: cause})::VARCHAR AS row FROM jobs WHERE number BETWEEN ? AND ?",
-            (number, number),
-        )
-        return json.loads(found["row"].iloc[0]) if len(found) else None
-
-    def attempts(self, number: int) -> list[dict[str, Any]]:
-        """Give a job's attempts, the newest first."""
-        found = self._ask(
-            "SELECT to_json({attempt: attempt, outcome: outcome::VARCHAR, started: epoch_ms(started_at),"
-            " finished: epoch_ms(finished_at), run: run_seconds, worker: worker, error: error, cause: cause,"
-            " traceback: traceback})::VARCHAR AS row FROM attempts WHERE number BETWEEN ? AND ?"
-            " ORDER BY fence DESC LIMIT 100",
-            (number, number),
-        )
-        return [json.loads(row) for row in found["row"]]
-
-    def logs(self, job_id: str, *, after: int = 0) -> list[dict[str, Any]]:
-        """Give what a job wrote after this number, in order; each with its ``seq``."""
-        found = self._ask(
-            "SELECT to_json({seq: seq, attempt: attempt, stream: stream, text: text,"
-            " 'at': epoch_ms(written_at)})::VARCHAR AS row FROM logs WHERE job_id = ?::UUID AND seq > ?"
-            " ORDER BY seq DESC LIMIT 5000",
-            (job_id, after),
-        )
-        return [json.loads(row) for row in reversed(found["row"].tolist())]
-
-    def outputs(self, job_id: str) -> list[dict[str, Any]]:
-        """Give what a job displayed in its newest attempt, as far as it may be shown here."""
-        from nbqueue.facade.outputs import outputs_of
-
-        return [
-            {
-                "attempt": output.attempt,
-                "at": None if output.at is None else round(output.at.timestamp() * 1000),
-                "data": dict(output.data),
-                "metadata": dict(output.metadata),
-                "trusted": output.trusted,
-            }
-            for output in outputs_of(self._queues.store, UUID(job_id), text=False)
-        ]
 
     # -- beyond the queue
 

@@ -27,11 +27,17 @@ class Done(NamedTuple):
     text: str = ""
     #: By field of a form.
     errors: Mapping[str, str] | None = None
+    #: The job that came of it, for the front end to open.
+    job: str | None = None
 
     def message(self, number: object) -> dict[str, Any]:
         """Give it as the answer to the command of this number."""
         told: dict[str, Any] = {"type": "done", "id": number, "ok": self.ok, "text": self.text}
-        return told if self.errors is None else {**told, "errors": dict(self.errors)}
+        if self.errors is not None:
+            told["errors"] = dict(self.errors)
+        if self.job is not None:
+            told["job"] = self.job
+        return told
 
 
 def carry_out(queues: QueueManager, feed: Feed, message: Message) -> Done:
@@ -41,7 +47,8 @@ def carry_out(queues: QueueManager, feed: Feed, message: Message) -> Done:
     if command is None:
         return Done(False, f"this version of nbqueue knows no command {what!r}; reload the page")
     try:
-        return Done(True, command(queues, feed, message))
+        came = command(queues, feed, message)
+        return came if isinstance(came, Done) else Done(True, came)
     except FormErrors as error:
         return Done(False, str(error), error.errors)
     except NbqueueError as error:
@@ -117,13 +124,13 @@ def _form(queues: QueueManager, feed: Feed, message: Message) -> str:
     return ""
 
 
-def _dispatch(queues: QueueManager, _feed: Feed, message: Message) -> str:
+def _dispatch(queues: QueueManager, _feed: Feed, message: Message) -> Done:
     values, options = message.get("values") or {}, message.get("options") or {}
     receipt = queues.dispatch_form(_text(message, "command"), values, options)
-    return f"{receipt.command} dispatched on {receipt.queue}: {receipt.job_id}"
+    return Done(True, f"{receipt.command} dispatched on {receipt.queue}", job=str(receipt.job_id))
 
 
-_COMMANDS: dict[str, Callable[[QueueManager, Feed, Message], str]] = {
+_COMMANDS: dict[str, Callable[[QueueManager, Feed, Message], str | Done]] = {
     "retry": _retry,
     "cancel": _cancel,
     "forget": _forget,

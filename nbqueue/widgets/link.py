@@ -40,6 +40,9 @@ def in_kernel() -> bool:
 
 def kernel_version() -> str:
     """Name the kernel and its version, ``"ipykernel 7.4.0"``; "" outside of one."""
+    marimo = sys.modules.get("marimo")
+    if marimo is not None and marimo.running_in_notebook():
+        return f"marimo {marimo.__version__}"
     if not in_kernel():
         return ""
     found = sys.modules.get("ipykernel")

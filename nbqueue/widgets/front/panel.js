@@ -12,7 +12,7 @@ class Panel {
     const uid = `nbq-${views}-${Math.random().toString(36).slice(2, 8)}`;
     this.build(uid);
     el.append(this.element);
-    this.endings = [followTheme(this.element), store.onChange((sections) => this.mark(sections)), this.watchPresence(), () => this.throughput.dispose(), () => this.backlog.dispose()];
+    this.endings = [followTheme(this.element), store.onChange((sections) => this.mark(sections)), keepPlainKeys(this.element), this.watchPresence(), () => this.throughput.dispose(), () => this.backlog.dispose()];
     const beat = setInterval(() => this.tick(), 1000);
     this.endings.push(() => clearInterval(beat), () => cancelAnimationFrame(this.frame), () => this.element.remove());
     this.heightChanged = () => this.table.setHeight();
@@ -42,8 +42,7 @@ class Panel {
     const list = h("div", { class: "nbq-card nbq-list-side" }, this.filters.element, this.table.element);
     this.jobs = h("div", { class: "nbq-jobs" }, list, h("div", { class: "nbq-pane-side" }, this.detail.element, this.form.element));
     const inner = h("div", { class: "nbq-inner" }, this.header.element, overview, state, this.jobs, this.message, this.live);
-    // The host's own shortcuts (r, c, x … act on cells) are not meant while one is in here.
-    this.element = h("div", { class: "nbq nbq-panel", role: "region", "aria-label": "Job queue", "data-lm-suppress-shortcuts": "true", on: { keydown: (event) => this.pressed(event) } }, inner);
+    this.element = h("div", { class: "nbq nbq-panel", role: "region", "aria-label": "Job queue", on: { keydown: (event) => this.pressed(event) } }, inner);
   }
 
   // -- drawing: what changed since the last frame, once a frame ---------------------------------------------
@@ -135,6 +134,19 @@ class Panel {
     this.store.model.off("change:height", this.heightChanged);
     for (const end of this.endings) end();
   }
+}
+
+/**
+ * Keep keys without Ctrl, Alt or Cmd from being the host's shortcuts (in JupyterLab r, c, x … act on cells) while the
+ * focus is in here. JupyterLab looks for the attribute at the focused element, in the capture phase of the document.
+ */
+function keepPlainKeys(el) {
+  const mark = (event) => {
+    const plain = !(event.ctrlKey || event.metaKey || event.altKey);
+    if (el.contains(event.target)) attr(event.target, "data-lm-suppress-shortcuts", plain ? "true" : null);
+  };
+  window.addEventListener("keydown", mark, true);
+  return () => window.removeEventListener("keydown", mark, true);
 }
 
 /** A factory: hosts call it once per model and give `initialize` and `render` different proxies of the model. */
