@@ -133,6 +133,7 @@ class Feed:
         ended = [number for number, _, how in reversed(news.ended) if how != JobState.CANCELLED]
         if ended:
             self._recent = [*ended, *self._recent][:_WAITS]
+        if not set(self._recent).isdisjoint(news.changed):
             self._waits.wanted = True
         self._failures.wanted = self._failures.wanted or news.failures
         self._table.follow(news, now=self.now)

@@ -22,6 +22,8 @@ class Kernel:
     def __init__(self, folder: Path, line: str):
         self.folder = folder
         self.manager = jupyter_client.KernelManager(kernel_name=line)
+        # One that would have to be killed is found out after ten seconds; two and a half are few on a busy machine.
+        self.manager.shutdown_wait_time = 20.0
         notebook = {"JPY_SESSION_NAME": str(folder / "reports.ipynb")}
         self.manager.start_kernel(env={**os.environ, **notebook}, cwd=str(folder))
         self._connect()

@@ -19,11 +19,13 @@ class CardStore {
     this.views = new Set();
     this.heard = (message) => this.hear(message);
     this.changed = () => this.draw();
+    this.lost = false;
+    this.linkChanged = () => { this.post({ id: ++this.lastId, do: "hello" }); this.draw(); };
     this.settle = () => { this.settleClock(); this.draw(); };
     model.on("msg:custom", this.heard);
     model.on("change:card", this.settle);
     model.on("change:detail", this.changed);
-    model.on("comm_live_update", this.changed);
+    model.on("comm_live_update", this.linkChanged);
     this.settleClock();
   }
 
@@ -31,7 +33,7 @@ class CardStore {
     this.model.off("msg:custom", this.heard);
     this.model.off("change:card", this.settle);
     this.model.off("change:detail", this.changed);
-    this.model.off("comm_live_update", this.changed);
+    this.model.off("comm_live_update", this.linkChanged);
   }
 
   /** @returns {Card} */
@@ -48,15 +50,29 @@ class CardStore {
   }
 
   isLive() {
-    return this.card.live && this.model.comm_live !== false;
+    return this.card.live && !this.lost;
+  }
+
+  /** Hand a message to the host, which throws where there is no kernel to take it. */
+  post(message) {
+    try {
+      this.model.send(message);
+      this.lost = false;
+    } catch {
+      this.lost = true;
+    }
+    return !this.lost;
   }
 
   send(what, payload = {}) {
     if (this.underWay.has(what)) return;
     const command = { id: ++this.lastId, phase: "sent" };
-    this.underWay.set(what, command);
     this.said = "";
-    this.model.send({ id: command.id, do: what, ...payload });
+    if (!this.post({ id: command.id, do: what, ...payload })) {
+      this.draw();
+      return;
+    }
+    this.underWay.set(what, command);
     setTimeout(() => {
       if (this.underWay.get(what) !== command || command.phase !== "sent") return;
       command.phase = "waiting";

@@ -156,13 +156,12 @@ class Store {
   /** Send a command in the name of a control; one that is under way already is not sent twice. */
   send(what, payload, key) {
     if (!LATEST_COUNTS.has(key) && this.underWay.has(key)) return;
-    if (this.lost && this.model.comm_live === false) {
-      this.tell("error", "No kernel is connected: start it and run the cell again.");
+    const command = { id: ++this.lastId, key, do: what, payload, phase: "sent" };
+    if (!this.post({ id: command.id, do: what, ...payload })) {
+      if (what !== "hello") this.tell("error", "No kernel is connected: start it and run the cell again.");
       return;
     }
-    const command = { id: ++this.lastId, key, do: what, payload, phase: "sent" };
     this.underWay.set(key, command);
-    this.model.send({ id: command.id, do: what, ...payload });
     setTimeout(() => this.unanswered(command, "waiting"), WAITING_AFTER);
     setTimeout(() => this.unanswered(command, "lost"), LOST_AFTER);
     this.changed("commands under way", "link");
@@ -191,7 +190,19 @@ class Store {
 
   /** Say whether somebody is at the panel; nobody waits for an answer to that. */
   tellBusy(busy) {
-    this.model.send({ id: ++this.lastId, do: "idle", busy });
+    this.post({ id: ++this.lastId, do: "idle", busy });
+  }
+
+  /** Hand a message to the host, which throws where there is no kernel to take it. */
+  post(message) {
+    try {
+      this.model.send(message);
+      return true;
+    } catch {
+      this.lost = true;
+      this.changed("link");
+      return false;
+    }
   }
 
   commandOf(id) {
