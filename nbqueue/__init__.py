@@ -18,7 +18,7 @@ from nbqueue.errors import (
     QueueUnavailable,
     StaleClaim,
 )
-from nbqueue.facade.batch import Batch
+from nbqueue.facade.batches.batch import Batch
 from nbqueue.facade.manager import CommandQueue, QueueConfig, QueueManager, connect, dispatch, manager
 from nbqueue.facade.receipt import JobDispatch
 from nbqueue.handlers.registry import Job, command, job

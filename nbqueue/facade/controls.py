@@ -19,7 +19,7 @@ from nbqueue.jobs import JobRecord, State
 from nbqueue.store import Selection
 
 if TYPE_CHECKING:
-    from nbqueue.facade.batch import Batch
+    from nbqueue.facade.batches.batch import Batch
 
 __all__ = ["Controls", "JobId"]
 

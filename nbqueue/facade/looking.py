@@ -18,7 +18,7 @@ from nbqueue.store import QueueInfo, WorkerInfo
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nbqueue.facade.batch import Batch
+    from nbqueue.facade.batches.batch import Batch
 
 __all__ = ["Looking"]
 

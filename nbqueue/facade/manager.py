@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Self
 from nbqueue.durations import duration
 from nbqueue.errors import InvalidCommand, NbqueueError
 from nbqueue.executor import Executor
+from nbqueue.facade.batches.mapping import Batching
 from nbqueue.facade.commandqueue import CommandQueue, connected
 from nbqueue.facade.connecting import QueueConfig
-from nbqueue.facade.forming import Forming
-from nbqueue.facade.mapping import Batching
+from nbqueue.facade.forms.forming import Forming
 from nbqueue.facade.opened import Target
 from nbqueue.facade.receipt import JobDispatch
 from nbqueue.facade.selecting import Names, names_of, unknown_queue
@@ -191,7 +191,11 @@ class QueueManager(Forming, Batching):
         from nbqueue.running.run import Services
 
         return Services(
-            key=load_secret, dispatcher=self, live_call=self.live.call, on_value=self.live.on_value, on_unstored=self.live.on_unstored
+            key=load_secret,
+            dispatcher=self,
+            live_call=self.live.call,
+            on_value=self.live.on_value,
+            on_unstored=self.live.on_unstored,
         )
 
     # -- faces
@@ -243,7 +247,7 @@ class QueueManager(Forming, Batching):
         InvalidCommand
             For a state that does not exist, or a batch that is no id.
         """
-        return _face("widgets.panel").panel(
+        return _face("widgets.panel.panel").panel(
             self,
             states=names_of(state, what="state") or (),
             queue=queue,
@@ -265,7 +269,7 @@ class QueueManager(Forming, Batching):
         if current(None) is not None:
             # What a job shows is kept as it was, and a card lives.
             raise NotImplementedError
-        _face("widgets.card").show(self, shown)
+        _face("widgets.card.card").show(self, shown)
 
     # -- closing
 

@@ -14,7 +14,7 @@ from nbqueue.jobs import State
 from nbqueue.store import Selection
 
 if TYPE_CHECKING:
-    from nbqueue.facade.batch import Batch
+    from nbqueue.facade.batches.batch import Batch
 
 __all__ = ["Names", "Picked", "Since", "names_of", "near", "pick", "unknown_queue"]
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets
 
 from nbqueue.errors import NbqueueError
-from nbqueue.facade.forms import Field, FormErrors, FormSpec
+from nbqueue.facade.forms.spec import Field, FormErrors, FormSpec
 from nbqueue.facade.receipt import JobDispatch
-from nbqueue.widgets.card import card_of
+from nbqueue.widgets.card.card import card_of
 from nbqueue.widgets.link import answer_at_once, front
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 
 import nbqueue as nbq
 from nbqueue.facade.estimating import Estimate, in_words
-from nbqueue.facade.glancing import glance
+from nbqueue.facade.watching.glancing import glance
 from nbqueue.lifecycle import Outcome
 from nbqueue.store import ReportKind
 from nbqueue.testing import FakeClock, memory_manager

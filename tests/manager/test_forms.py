@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 import nbqueue as nbq
 from nbqueue.errors import InvalidCommand
-from nbqueue.facade.fields import shape_of
-from nbqueue.facade.forms import FormErrors, FormSpec, form_of
+from nbqueue.facade.forms.fields import shape_of
+from nbqueue.facade.forms.spec import FormErrors, FormSpec, form_of
 from nbqueue.handlers.definitions import function_handler
 from nbqueue.jobs import Options
 from nbqueue.payload import encode_call

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nbqueue.facade.docstrings import parameters_of, summary_of
+from nbqueue.facade.forms.docstrings import parameters_of, summary_of
 
 NUMPY = """Import a file.
 

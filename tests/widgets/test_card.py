@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import nbqueue as nbq
-from nbqueue.facade.glancing import Glance
+from nbqueue.facade.watching.glancing import Glance
 from nbqueue.handlers.registry import registry
-from nbqueue.widgets import card as cards
-from nbqueue.widgets.card import Card, card_of, show
-from nbqueue.widgets.cardstate import batch_state, job_state, static_html
+from nbqueue.widgets.card import card as cards
+from nbqueue.widgets.card.card import Card, card_of, show
+from nbqueue.widgets.card.state import batch_state, job_state, static_html
 
 PATIENCE = 30.0
 
@@ -258,7 +258,7 @@ def test_rate() -> None:
         batch_id, command = "b1", "work"
 
         def progress(self) -> Any:
-            from nbqueue.facade.batch import BatchProgress
+            from nbqueue.facade.batches.batch import BatchProgress
 
             return BatchProgress(100, 60, 0, 40, 0, 0)
 

@@ -12,13 +12,13 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from nbqueue import QueuedCommand, QueueManager
-from nbqueue.facade.following import JobFilter
+from nbqueue.facade.watching.following import JobFilter
 from nbqueue.lifecycle import Outcome
 from nbqueue.store import LogChunk, ReportKind
 from nbqueue.testing import FakeClock, memory_manager
 from nbqueue.testing.workers import FakeWorker
-from nbqueue.widgets.feed import Feed
-from nbqueue.widgets.table import Looked
+from nbqueue.widgets.panel.feed import Feed
+from nbqueue.widgets.panel.table import Looked
 from tests.widgets.front import patched
 
 

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from nbqueue import QueuedCommand, QueueManager
-from nbqueue.facade.following import JobFilter
+from nbqueue.facade.watching.following import JobFilter
 from nbqueue.handlers.registry import registry
 from nbqueue.lifecycle import Outcome
 from nbqueue.testing import FakeClock, memory_manager
 from nbqueue.testing.workers import FakeWorker
-from nbqueue.widgets import panel as module
-from nbqueue.widgets.panel import Panel
+from nbqueue.widgets.panel import panel as module
+from nbqueue.widgets.panel.panel import Panel
+from nbqueue.widgets.panel.table import Looked
 from nbqueue.widgets.publisher import Publisher
-from nbqueue.widgets.table import Looked
 from tests.widgets.front import patched
 
 pytest.importorskip("anywidget")

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbqueue.widgets.state import State
+from nbqueue.widgets.panel.state import State
 from tests.widgets.front import patched
 
 IDS = st.sampled_from("abcdef")

@@ -68,11 +68,12 @@ class CardStore {
     if (this.underWay.has(what)) return;
     const command = { id: ++this.lastId, phase: "sent" };
     this.said = "";
+    this.underWay.set(what, command);
     if (!this.post({ id: command.id, do: what, ...payload })) {
+      this.underWay.delete(what);
       this.draw();
       return;
     }
-    this.underWay.set(what, command);
     setTimeout(() => {
       if (this.underWay.get(what) !== command || command.phase !== "sent") return;
       command.phase = "waiting";

@@ -157,11 +157,12 @@ class Store {
   send(what, payload, key) {
     if (!LATEST_COUNTS.has(key) && this.underWay.has(key)) return;
     const command = { id: ++this.lastId, key, do: what, payload, phase: "sent" };
+    this.underWay.set(key, command);
     if (!this.post({ id: command.id, do: what, ...payload })) {
+      this.underWay.delete(key);
       if (what !== "hello") this.tell("error", "No kernel is connected: start it and run the cell again.");
       return;
     }
-    this.underWay.set(key, command);
     setTimeout(() => this.unanswered(command, "waiting"), WAITING_AFTER);
     setTimeout(() => this.unanswered(command, "lost"), LOST_AFTER);
     this.changed("commands under way", "link");

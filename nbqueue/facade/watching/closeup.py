@@ -6,8 +6,8 @@ import json
 from typing import Any
 from uuid import UUID
 
-from nbqueue.facade.following import ROW
 from nbqueue.facade.looking import Looking
+from nbqueue.facade.watching.following import ROW
 
 __all__ = ["Closeup"]
 

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from nbqueue.errors import QueueUnavailable
-from nbqueue.facade import rowframes
+from nbqueue.facade.batches import rowframes
 from nbqueue.facade.receipt import JobDispatch, Source
 from nbqueue.jobs import BatchRecord, JobRecord, State, seconds, utc
 

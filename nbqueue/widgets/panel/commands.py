@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from nbqueue.errors import InvalidCommand, NbqueueError
-from nbqueue.facade.following import JobFilter
-from nbqueue.facade.forms import FormErrors
+from nbqueue.facade.forms.spec import FormErrors
 from nbqueue.facade.manager import QueueManager
-from nbqueue.widgets.feed import Feed
-from nbqueue.widgets.table import SIZE, Looked
+from nbqueue.facade.watching.following import JobFilter
+from nbqueue.widgets.panel.feed import Feed
+from nbqueue.widgets.panel.table import SIZE, Looked
 
 __all__ = ["Done", "carry_out"]
 

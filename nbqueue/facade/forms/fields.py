@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from typing import Any, Literal, get_args, get_origin
 from uuid import UUID
 
-from nbqueue.facade.shapes import (
+from nbqueue.facade.forms.shapes import (
     ANY,
     BOOL,
     FLOAT,

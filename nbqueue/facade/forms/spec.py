@@ -18,10 +18,10 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from nbqueue.errors import InvalidCommand
-from nbqueue.facade.clickforms import arguments_of, click_parts, filled_of
-from nbqueue.facade.docstrings import parameters_of, summary_of
-from nbqueue.facade.fields import shape_of
-from nbqueue.facade.shapes import (
+from nbqueue.facade.forms.clicks import arguments_of, click_parts, filled_of
+from nbqueue.facade.forms.docstrings import parameters_of, summary_of
+from nbqueue.facade.forms.fields import shape_of
+from nbqueue.facade.forms.shapes import (
     Plain,
     Shape,
     Unfit,

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 from nbqueue.errors import JobNotFound
-from nbqueue.facade.following import Following, News, Running, Seen
 from nbqueue.facade.manager import QueueManager
+from nbqueue.facade.watching.following import Following, News, Running, Seen
 from nbqueue.jobs import State as JobState
-from nbqueue.widgets.detail import Detail
 from nbqueue.widgets.link import kernel_version
-from nbqueue.widgets.series import Series
-from nbqueue.widgets.state import State
-from nbqueue.widgets.table import Looked, Table
+from nbqueue.widgets.panel.detail import Detail
+from nbqueue.widgets.panel.series import Series
+from nbqueue.widgets.panel.state import State
+from nbqueue.widgets.panel.table import Looked, Table
 
 __all__ = ["Feed"]
 

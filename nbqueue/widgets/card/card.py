@@ -15,9 +15,9 @@ import traitlets
 
 from nbqueue.errors import JobNotFound, NbqueueError, QueueUnavailable
 from nbqueue.facade.estimating import Estimate
-from nbqueue.facade.glancing import glance
 from nbqueue.facade.receipt import JobDispatch
-from nbqueue.widgets.cardstate import batch_state, job_state, static_html
+from nbqueue.facade.watching.glancing import glance
+from nbqueue.widgets.card.state import batch_state, job_state, static_html
 from nbqueue.widgets.display import publish, renew
 from nbqueue.widgets.link import answer_at_once, front, in_kernel
 from nbqueue.widgets.publisher import publisher

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 from nbqueue.errors import JobNotFound, NbqueueError
-from nbqueue.facade.closeup import Closeup
 from nbqueue.facade.manager import QueueManager
-from nbqueue.widgets.rows import arguments_text, row_of, tail_of
-from nbqueue.widgets.state import State
+from nbqueue.facade.watching.closeup import Closeup
+from nbqueue.widgets.panel.rows import arguments_text, row_of, tail_of
+from nbqueue.widgets.panel.state import State
 
 __all__ = ["Detail"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nbqueue.facade.shapes import BOOL, TEXT, Plain, Shape, Unfit, choice_shape, int_shape, list_shape
+from nbqueue.facade.forms.shapes import BOOL, TEXT, Plain, Shape, Unfit, choice_shape, int_shape, list_shape
 
 if TYPE_CHECKING:
     import click

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from nbqueue.facade.estimating import in_words
-from nbqueue.facade.glancing import Glance
+from nbqueue.facade.watching.glancing import Glance
 from nbqueue.jobs import JobRecord, State
 
 __all__ = ["batch_state", "job_state", "static_html"]

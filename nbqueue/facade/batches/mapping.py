@@ -10,11 +10,11 @@ from typing import Any
 
 from nbqueue import payload
 from nbqueue.errors import InvalidCommand, JobNotFound
-from nbqueue.facade import accessor
-from nbqueue.facade.batch import Batch
+from nbqueue.facade.batches import accessor
+from nbqueue.facade.batches.batch import Batch
+from nbqueue.facade.batches.tables import Arguments, Table, label_text, read_table
 from nbqueue.facade.dispatching import Dispatching
 from nbqueue.facade.intake import Calls, encode_arguments, prepare
-from nbqueue.facade.tables import Arguments, Table, label_text, read_table
 from nbqueue.handlers.definitions import ClassHandler, check_call, check_keywords
 from nbqueue.handlers.handler import Handler
 from nbqueue.handlers.registry import Call, to_call, to_mapped

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbqueue import payload
 from nbqueue.errors import NbqueueError
-from nbqueue.facade.tables import read_label
+from nbqueue.facade.batches.tables import read_label
 from nbqueue.jobs import BatchRecord, State
 from nbqueue.running.run import unstored_reason
 from nbqueue.secret import load_secret

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from nbqueue.facade.following import Following, JobFilter, News
-from nbqueue.widgets.rows import row_of
-from nbqueue.widgets.state import Row, State
+from nbqueue.facade.watching.following import Following, JobFilter, News
+from nbqueue.widgets.panel.rows import row_of
+from nbqueue.widgets.panel.state import Row, State
 
 __all__ = ["Looked", "Table"]
 

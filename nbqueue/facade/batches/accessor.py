@@ -15,7 +15,7 @@ from nbqueue.running.context import current
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nbqueue.facade.batch import Batch
+    from nbqueue.facade.batches.batch import Batch
 
 __all__ = ["FrameAccessor", "offer"]
 

@@ -18,15 +18,15 @@ import anywidget
 import traitlets
 
 from nbqueue.errors import NbqueueError, QueueUnavailable
-from nbqueue.facade.following import JobFilter
 from nbqueue.facade.manager import QueueManager
+from nbqueue.facade.watching.following import JobFilter
 from nbqueue.widgets import display
-from nbqueue.widgets.commands import Done, carry_out
 from nbqueue.widgets.fallback import Renewal, as_html, as_text
-from nbqueue.widgets.feed import Feed
 from nbqueue.widgets.link import answer_at_once, front
+from nbqueue.widgets.panel.commands import Done, carry_out
+from nbqueue.widgets.panel.feed import Feed
+from nbqueue.widgets.panel.table import Looked
 from nbqueue.widgets.publisher import Publisher, publisher
-from nbqueue.widgets.table import Looked
 
 __all__ = ["Panel", "panel"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from nbqueue.facade.following import Following
-from nbqueue.widgets.state import Row
+from nbqueue.facade.watching.following import Following
+from nbqueue.widgets.panel.state import Row
 
 __all__ = ["arguments_text", "first_line", "row_of", "tail_of"]
 

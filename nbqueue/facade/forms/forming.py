@@ -11,10 +11,10 @@ from nbqueue.errors import InvalidCommand, NbqueueError
 from nbqueue.facade import estimating
 from nbqueue.facade.dispatching import Dispatching
 from nbqueue.facade.estimating import Estimate
-from nbqueue.facade.forms import FormErrors, FormSpec, form_of
+from nbqueue.facade.forms.shapes import Plain
+from nbqueue.facade.forms.spec import FormErrors, FormSpec, form_of
 from nbqueue.facade.receipt import JobDispatch
 from nbqueue.facade.selecting import near
-from nbqueue.facade.shapes import Plain
 from nbqueue.handlers.definitions import ClassHandler
 from nbqueue.handlers.handler import Handler, Kind
 from nbqueue.handlers.registry import Call, Job, JobFunction, registry, to_mapped

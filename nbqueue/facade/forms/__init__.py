@@ -1,0 +1,1 @@
+"""Dispatch forms as data: fields made from a signature, and what people put into them."""

@@ -1,0 +1,1 @@
+"""Cards: one job or one batch, live."""

@@ -1,0 +1,1 @@
+"""The panel: the whole queue, live."""
