@@ -250,7 +250,7 @@ def failures(store: Store, selection: Selection | None = None) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ``fingerprint`` (text: the error's class and the line of the user's own code, "KeyError at clean.py:88 in clean"),
+        ``fingerprint`` (text: the error's class and the line of the user's own code, "KeyError at clean.py:88 in f"),
         ``jobs`` (int64), ``commands`` (int64: how many commands fail so), ``command`` (category: the last of them),
         ``first_at``, ``last_at`` (``datetime64[us, UTC]``: when the first and the last of them ended), ``error``,
         ``job_id`` (text: of the last).

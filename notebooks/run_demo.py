@@ -1,318 +1,60 @@
-"""Run the quickstart from top to bottom in a fresh kernel, read its numbers back, and fail if one is off.
+"""Run the notebooks from top to bottom, each in a fresh kernel, and fail if one stops or a number is off.
 
-``make demo`` runs this. The committed notebook is not touched, unless ``--save`` asks for its outputs to be renewed.
-What is checked is read through nbqueue's own public surface from the queue file that the notebook leaves behind.
+``make demo`` runs this. The committed notebooks are only read, unless ``--store`` asks for their outputs to be renewed.
+The quickstart's numbers are read back through nbqueue's own public surface from the queue file that it leaves behind.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import os
 import re
 import sys
 import tempfile
 import time
 import webbrowser
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nbformat
-
-if TYPE_CHECKING:
-    import pandas as pd
+from demo.numbers import faults, read, summary
+from demo.pages import can_show, write_page
+from demo.running import execute, tidy
 
 HERE = Path(__file__).resolve().parent
-NOTEBOOK = HERE / "01-quickstart.ipynb"
+NOTEBOOKS = sorted(HERE.glob("*.ipynb"))
+QUICKSTART = HERE / "01-quickstart.ipynb"
 BUILD = HERE.parent / "build" / "demo"
 PICTURE = HERE.parent / "docs" / "images" / "quickstart-timeline.png"
 
-FLIGHTS = 336_776
-MONTHS = range(1, 13)
-#: The month whose file is cut short, and what becomes of its job.
-BROKEN = 6
-OUTCOMES = ["failed", "failed", "failed", "succeeded"]
-BACKOFF = (1.0, 2.0)
-DELAY = 2.0
-#: A row's time is that of its commit, which comes a moment after the time that a delay counts from.
-COMMIT = 1.0
 
-
-# ------------------------------------------------------------------------------------------------- running
-def execute(path: Path, folder: Path, *, timeout: int = 300) -> tuple[Any, Exception | None]:
-    """Run a notebook in a fresh kernel of this interpreter.
-
-    Parameters
-    ----------
-    path : Path
-        The notebook; it is only read.
-    folder : Path
-        An empty folder that it runs in and keeps its files in.
-    timeout : int
-        Seconds that one cell may take.
+def run(path: Path, folder: Path, *, build: Path, store: bool) -> tuple[float, str]:
+    """Run one notebook in a folder and write its page.
 
     Returns
     -------
-    notebook, error or None
-        The notebook with its outputs, as far as it came, and what stopped it.
+    seconds, trouble
+        How long it took, and in a sentence what stopped it; "" if nothing did.
     """
-    from jupyter_client.kernelspec import KernelSpecManager
-    from jupyter_client.manager import AsyncKernelManager
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-
-    notebook = nbformat.read(path, as_version=4)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    home = Path(tempfile.mkdtemp(prefix="ipython-", dir=folder))
-    env = {name: value for name, value in os.environ.items() if name != "NBQUEUE_URL"} | {
-        "NBQUEUE_DEMO_DIR": str(folder),
-        "IPYTHONDIR": str(home),  # nobody's start-up files
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    }
-    # Without folders to look in, "python3" is the kernel of this very interpreter.
-    specs = KernelSpecManager(kernel_dirs=[])
-    kernel = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs)
-    client = NotebookClient(notebook, km=kernel, timeout=timeout, record_timing=False)
-    said = home / "kernel.log"
-    with said.open("w", encoding="utf-8") as log:  # ipykernel greets on stderr
-        try:
-            client.execute(cleanup_kc=True, cwd=str(folder), env=env, stderr=log)
-        except (CellExecutionError, CellTimeoutError) as error:
-            return notebook, error
-        except DeadKernelError as error:
-            error.add_note(said.read_text(encoding="utf-8")[-2_000:])
-            return notebook, error
-    return notebook, None
+    began = time.perf_counter()
+    notebook, error = execute(path, folder)
+    seconds = time.perf_counter() - began
+    write_page(tidy(notebook, folder), build, path.stem)
+    if error is not None:
+        return seconds, _last_line(error)
+    if store:
+        save(notebook, path)
+    return seconds, ""
 
 
-def write_page(notebook: Any, build: Path, name: str = NOTEBOOK.stem) -> Path:
-    """Write the executed notebook, and the page of it that needs nothing but itself; gives the page."""
-    from nbconvert import HTMLExporter
-
-    build.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook, build / f"{name}.ipynb")
-    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
-    html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": name}})
-    # No formula, diagram or widget is on the page, so nothing is fetched for them.
-    html = re.sub(r"<script\b.*?</script>", "", html, flags=re.DOTALL | re.IGNORECASE)
-    for cell in notebook.cells:
-        for _ in (output for output in cell.get("outputs", ()) if "image/png" in output.get("data", ())):
-            html = html.replace("No description has been provided for this image", f"Plot: {cell.id}", 1)
-    page = build / f"{name}.html"
-    page.write_text(html.replace("</head>", f"<style>{_STYLE}</style>\n</head>", 1), encoding="utf-8")
-    return page
-
-
-_STYLE = """
-body.jp-Notebook { max-width: 60rem; margin: 0 auto; padding: 2rem 1.5rem 5rem; }
-.jp-RenderedHTMLCommon { line-height: 1.55; }
-.jp-RenderedHTMLCommon h2 { margin-top: 2.2rem; }
-.jp-RenderedHTMLCommon table { font-variant-numeric: tabular-nums; }
-.jp-OutputArea-output { overflow-x: auto; }
-"""
-
-
-def can_show() -> bool:
-    """Whether somebody sits there with a browser that would not take over the terminal."""
-    if not sys.stdout.isatty() or os.environ.get("CI"):
-        return False
-    if sys.platform.startswith("linux") and not (
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    ):
-        return False
-    try:
-        return type(webbrowser.get()) is not webbrowser.GenericBrowser
-    except webbrowser.Error:
-        return False
-
-
-# ---------------------------------------------------------------------------------------------- the numbers
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What the notebook left behind."""
-
-    jobs: pd.DataFrame
-    attempts: pd.DataFrame
-    #: What the jobs returned, by job_id.
-    returned: dict[str, Any]
-    #: Rows in the table, by month.
-    rows: dict[int, int]
-    #: Files that the reports wrote.
-    files: list[str]
-
-
-def read(folder: Path) -> Result:
-    """Read the numbers from the queue file and from the table; the notebook is not asked."""
-    import duckdb
-
-    import nbqueue as nbq
-
-    with nbq.connect(folder / "queue.duckdb") as queues:
-        jobs, attempts = queues.jobs(), queues.attempts()
-        done = jobs.loc[jobs["state"] == "succeeded", "job_id"]
-        returned = {job_id: queues.job(job_id).result() for job_id in done}
-    with duckdb.connect(str(folder / "flights.duckdb"), read_only=True) as db:
-        rows = dict(
-            db.execute("select month, count(*) from flights group by month order by month").fetchall()
-        )
-    files = sorted(path.name for path in (folder / "reports").glob("*.csv"))
-    return Result(jobs=jobs, attempts=attempts, returned=returned, rows=rows, files=files)
-
-
-def faults(result: Result) -> list[str]:
-    """Say in a sentence each what is off; empty if all is as it should be."""
-    return [*_faults_of_imports(result), *_faults_of_reports(result), *_faults_at_the_end(result)]
-
-
-def _faults_of_imports(result: Result) -> Iterator[str]:
-    imports = _on(result.jobs, "imports")
-    if list(imports["command"].unique()) != ["import:csv"] or len(imports) != len(MONTHS):
-        yield f'the queue "imports" had {len(imports)} jobs, not {len(MONTHS)} of import:csv'
-    succeeded = int((imports["state"] == "succeeded").sum())
-    if succeeded != len(MONTHS):
-        yield f"{succeeded} imports succeeded, not {len(MONTHS)}"
-    yield from _faults_of_months("imports", imports)
-    for job_id, month in zip(imports["job_id"], _months(imports), strict=True):
-        tried = _attempts_of(result, job_id)
-        wanted = OUTCOMES if month == BROKEN else ["succeeded"]
-        if (found := list(tried["outcome"])) != wanted:
-            yield f"the import of month {month} ended {', '.join(found) or 'never'}, not {', '.join(wanted)}"
-        elif month == BROKEN:
-            yield from _faults_of_retries(tried)
-
-
-def _faults_of_retries(tried: pd.DataFrame) -> Iterator[str]:
-    for number, pause in enumerate(BACKOFF):
-        waited = (tried["started_at"].iloc[number + 1] - tried["finished_at"].iloc[number]).total_seconds()
-        if waited < pause:
-            yield f"attempt {number + 2} of month {BROKEN} came {waited:.2f} s after the one before, not {pause:g} s"
-    for number, trace in enumerate(tried["traceback"].iloc[:-1], start=1):
-        if "in import_csv" not in str(trace) or "CSV Error" not in str(trace):
-            yield f"attempt {number} of month {BROKEN} has no traceback that names import_csv and the CSV error"
-
-
-def _faults_of_reports(result: Result) -> Iterator[str]:
-    reports, imports = _on(result.jobs, "reports"), _on(result.jobs, "imports")
-    if list(reports["command"].unique()) != ["report:month"] or len(reports) != len(MONTHS):
-        yield f'the queue "reports" had {len(reports)} jobs, not {len(MONTHS)} of report:month'
-    succeeded = int((reports["state"] == "succeeded").sum())
-    if succeeded != len(MONTHS):
-        yield f"{succeeded} reports succeeded, not {len(MONTHS)}"
-    yield from _faults_of_months("reports", reports)
-    source = dict(zip(_months(imports), imports["job_id"], strict=True))
-    for report in reports.to_dict("records"):
-        month = _month(report["metadata"])
-        if report["priority"] != month:
-            yield f"the report of month {month} had the priority {report['priority']}, not {month}"
-        delay = (report["scheduled_at"] - report["dispatched_at"]).total_seconds()
-        if not DELAY - COMMIT <= delay <= DELAY + 0.001:
-            yield f"the report of month {month} was delayed by {delay:.2f} s, not by {DELAY:g} s"
-        if report["started_at"] < report["scheduled_at"]:
-            yield f"the report of month {month} started before its delay was over"
-        tried = _attempts_of(result, source.get(month, ""))
-        inside = (tried["started_at"] <= report["dispatched_at"]) & (
-            report["dispatched_at"] <= tried["finished_at"]
-        )
-        if not inside.any():
-            yield f"the report of month {month} was not dispatched from inside its import"
-
-
-def _faults_at_the_end(result: Result) -> Iterator[str]:
-    unfinished = int(result.jobs["state"].isin(["pending", "running"]).sum())
-    if unfinished:
-        yield f"{unfinished} jobs are unfinished, not 0"
-    rows = sum(result.rows.values())
-    if rows != FLIGHTS:
-        yield f"the number of imported rows is {rows:,}, not {FLIGHTS:,}"
-    if list(result.rows) != list(MONTHS):
-        yield f"the months in the table are {list(result.rows)}, not 1 to 12"
-    for job in result.jobs[result.jobs["state"] == "succeeded"].to_dict("records"):
-        value, month = result.returned.get(job["job_id"]), _month(job["metadata"])
-        counted = value.get("flights") if isinstance(value, dict) else value
-        if counted != result.rows.get(month):
-            yield f"{job['command']} of month {month} counted {counted} rows, the table has {result.rows.get(month)}"
-    if len(result.files) != len(MONTHS):
-        yield f"{len(result.files)} report files were written, not {len(MONTHS)}"
-
-
-def _on(jobs: pd.DataFrame, queue: str) -> pd.DataFrame:
-    return jobs[jobs["queue"] == queue]
-
-
-def _month(metadata: dict[str, Any] | None) -> int:
-    return (metadata or {}).get("month", 0)
-
-
-def _months(jobs: pd.DataFrame) -> list[int]:
-    return [_month(metadata) for metadata in jobs["metadata"]]
-
-
-def _faults_of_months(queue: str, jobs: pd.DataFrame) -> Iterator[str]:
-    if sorted(found := _months(jobs)) != list(MONTHS):
-        yield f"the months in the metadata of the {queue} are {sorted(found)}, not 1 to 12"
-
-
-def _attempts_of(result: Result, job_id: str) -> pd.DataFrame:
-    found = result.attempts[result.attempts["job_id"] == job_id]
-    return found.sort_values("started_at")
-
-
-# ---------------------------------------------------------------------------------------------- for people
-def summary(result: Result, seconds: float) -> str:
-    """Say what ran, in a few aligned lines."""
-    broken = _on(result.jobs, "imports")
-    broken = broken[[month == BROKEN for month in _months(broken)]]
-    tried = _attempts_of(result, broken["job_id"].iloc[0])
-    first, second = (
-        (tried["started_at"].iloc[n + 1] - tried["finished_at"].iloc[n]).total_seconds() for n in range(2)
-    )
-    # The first line of the error says what and where; DuckDB goes on with advice.
-    name, _, what = str(tried["error"].iloc[0]).splitlines()[0].partition(": ")
-    broken_file = f"flights/2013-{BROKEN:02}.csv"
-    lines = [
-        ("imports", _line_of(result, "imports")),
-        (
-            "",
-            f"{broken_file}, cut short, failed {len(tried) - 1} times, {first:.1f} s and {second:.1f} s apart",
-        ),
-        ("", f"  {name}: {what.removeprefix('Invalid Input Error: ')}"),
-        ("", f"repaired and retried, it succeeded on attempt {len(tried)}"),
-        ("reports", _line_of(result, "reports")),
-        ("", f"each dispatched by its import, {DELAY:g} s delay, priorities {MONTHS[0]} to {MONTHS[-1]}"),
-        ("flights", f"{sum(result.rows.values()):,} rows in the table, {FLIGHTS:,} expected"),
-        ("notebook", f"{seconds:.1f} s from top to bottom in a fresh kernel"),
-    ]
-    return "\n".join(f"  {label:<10}{text}" for label, text in lines)
-
-
-def _line_of(result: Result, queue: str) -> str:
-    jobs, attempts = _on(result.jobs, queue), _on(result.attempts, queue)
-    done = attempts.loc[attempts["outcome"] == "succeeded", "run_seconds"]
-    took = f"{1000 * done.median():.0f} ms median, {1000 * done.max():.0f} ms at most"
-    succeeded = int((jobs["state"] == "succeeded").sum())
-    return f"{succeeded} of {len(jobs)} succeeded in {len(attempts)} attempts, {took}"
-
-
-def tidy(notebook: Any) -> Any:
-    """Take out of the outputs what is of one run and one machine alone."""
-    for cell in notebook.cells:
-        cell.metadata.pop("execution", None)
-        for output in cell.get("outputs", ()):
-            if "text" in output:
-                output.text = re.sub(r'[^"\s]*ipykernel_\d+.(\d+\.py)', r"ipykernel/\1", output.text)
-    language = notebook.metadata.language_info
-    notebook.metadata.language_info = {k: language[k] for k in ("name", "file_extension", "mimetype")}
-    return notebook
-
-
-def save(notebook: Any) -> None:
-    """Renew the outputs of the committed notebook, and the picture that the documents show."""
-    import base64
-
-    nbformat.write(notebook, NOTEBOOK)
+def save(notebook: Any, path: Path) -> None:
+    """Renew the outputs of the committed notebook, and of the quickstart the picture that the documents show."""
+    nbformat.write(notebook, path)
+    if path != QUICKSTART:
+        return
     (cell,) = (cell for cell in notebook.cells if cell.id == "timeline")
     (png,) = (output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {}))
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
@@ -320,36 +62,67 @@ def save(notebook: Any) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run it; 0 if every number is right."""
+    """Run them; 0 if all came to their end and every number is right."""
     parser = argparse.ArgumentParser(prog="make demo", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--no-open", action="store_true", help="do not open the page in a browser")
-    parser.add_argument("--save", action="store_true", help="renew the outputs of the committed notebook")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help='the beginning of a name, e.g. "02"; else all'
+    )
+    parser.add_argument(
+        "--no-open", action="store_true", help="do not open the quickstart's page in a browser"
+    )
+    parser.add_argument("--store", action="store_true", help="renew the outputs of the committed notebooks")
+    parser.add_argument("--build", type=Path, default=BUILD, metavar="DIR", help="where the pages go")
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="keep what the notebooks leave behind, in here"
+    )
     args = parser.parse_args(argv)
+    paths = [path for path in NOTEBOOKS if not args.names or path.name.startswith(tuple(args.names))]
+    if not paths:
+        parser.error(f"no notebook is called so; there are {', '.join(path.stem for path in NOTEBOOKS)}")
 
-    print(f"Running {NOTEBOOK.relative_to(HERE.parent)} (15 seconds or so) …", flush=True)
-    with tempfile.TemporaryDirectory(prefix="nbqueue-demo-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        began = time.perf_counter()
-        notebook, error = execute(NOTEBOOK, folder)
-        seconds = time.perf_counter() - began
-        page = write_page(tidy(notebook), BUILD)
-        shown = os.path.relpath(page)
-        if error is not None:
-            print(
-                f"\nThe notebook stopped: {_last_line(error)}\nThe page shows where: {shown}", file=sys.stderr
-            )
-            return 1
-        result = read(folder)
-    found = faults(result)
-    if found:
-        print("\n" + "\n".join(f"Off: {fault}." for fault in found) + f"\nThe page: {shown}", file=sys.stderr)
+    taken = [args.keep / path.stem for path in paths if args.keep and (args.keep / path.stem).exists()]
+    if taken:
+        parser.error(f"{_shown(taken[0])} is there already; a notebook begins in an empty folder")
+
+    what = f"{len(paths)} notebooks, each" if len(paths) > 1 else paths[0].name
+    print(f"Running {what} in a fresh kernel; pages go to {_shown(args.build)}", flush=True)
+    stopped, said = [], ""
+    with ExitStack() as stack:
+        for path in paths:
+            folder = _folder(stack, args.keep, path.stem)
+            seconds, trouble = run(path, folder, build=args.build, store=args.store)
+            off = []
+            if not trouble and path == QUICKSTART:
+                result = read(folder)
+                off = faults(result)
+                said = "" if off else summary(result, seconds)
+            if trouble:
+                stopped.append(f"{path.stem} stopped: {trouble}")
+            stopped += [f"{path.stem} is off: {fault}." for fault in off]
+            end = "stopped" if trouble else "off" if off else "ran to its end"
+            print(f"  {path.stem:<28}{seconds:5.1f} s   {end}", flush=True)
+    page = args.build / f"{paths[0].stem}.html"
+    if stopped:
+        print("\n" + "\n".join(stopped) + f"\nThe pages show where: {_shown(args.build)}", file=sys.stderr)
         return 1
-    print(f"\n{summary(result, seconds)}\n\nEvery number is right. The page: {shown}")
-    if args.save:
-        save(notebook)
+    print(
+        f"\n{said}\n\nEvery number is right. The page: {_shown(page)}" if said else "\nAll ran to their end."
+    )
     if not args.no_open and can_show():
         webbrowser.open(page.as_uri())
     return 0
+
+
+def _folder(stack: ExitStack, keep: Path | None, name: str) -> Path:
+    if keep is None:
+        made = tempfile.TemporaryDirectory(prefix="nbqueue-demo-", ignore_cleanup_errors=True)
+        return Path(stack.enter_context(made))
+    (keep / name).mkdir(parents=True)
+    return (keep / name).resolve()
+
+
+def _shown(path: Path) -> str:
+    return os.path.relpath(path)
 
 
 def _last_line(error: Exception) -> str:

@@ -1,0 +1,1 @@
+"""Behind ``make demo``: running notebooks, checking the quickstart's numbers, writing pages."""
