@@ -24,7 +24,7 @@ demo: .venv/.with-demo  ## run the notebooks from top to bottom, no browser need
 lab: .venv/.with-demo .venv/.with-lab  ## open the notebooks in JupyterLab
 	$(py) -m jupyterlab --notebook-dir=notebooks $(ARGS)
 
-test: .venv/.with-test  ## run the tests: make test ARGS="-k retry -x"
+test: .venv/.with-test .venv/.ipykernel6  ## run the tests: make test ARGS="-k retry -x"
 	$(py) -m pytest -n auto --dist worksteal $(ARGS)
 
 check: .venv/.with-dev  ## formatting, lint and types
@@ -82,6 +82,11 @@ export GOAL = $(firstword $(MAKECMDGOALS))
 .venv/.with-%: pyproject.toml | .venv/.made
 	@echo "Installing nbqueue[$*] into .venv (once; a minute or so)"
 	@$(py) -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	@touch $@
+
+# Kernels of ipykernel 6.31 are tested too. It goes beside the newer one, and its kernelspec puts it first.
+.venv/.ipykernel6: | .venv/.with-test
+	@$(py) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/ipykernel6 'ipykernel==6.31.*'
 	@touch $@
 
 .PRECIOUS: .venv/.with-%

@@ -41,7 +41,7 @@ FORM = {
 def open_panel(page: Page) -> Any:
     """Show a panel of that state in an empty page."""
     pytest.importorskip("anywidget")
-    from nbqueue.widgets.panel import Panel
+    from nbqueue.widgets.panel.panel import Panel
 
     def open_(state: dict[str, Any]) -> tuple[Kernel, PanelView]:
         page.set_content("<!doctype html><html lang=en><title>panel</title><body style='background: white'>")

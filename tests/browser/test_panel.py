@@ -133,10 +133,13 @@ def test_cancel_while_busy(notebook: Notebook, panel: PanelView, kernel_line: st
 
 
 def test_reload_and_restart(notebook: Notebook, panel: PanelView) -> None:
-    """After a reload the panel is live again; after a restart every job is there, and what ran goes on."""
+    """After a reload the panel is live again; after a restart it says that it is not, and a new one has every job."""
     done = dispatched(notebook, "count.dispatch(1, 'done')")
     failed = dispatched(notebook, "fragile.dispatch('data').wait(30)")
     running = dispatched(notebook, "count.dispatch(2, 'later')")
+    notebook.run("queues.job(queues.jobs(state='running')['job_id'].iloc[0])")
+    card = notebook.find(".nbq-j")
+    expect(card.locator(".nbq-badge")).to_have_attribute("data-state", "running")
     touch(notebook, "done-1")
     panel.expect_state(done, "succeeded")
 
@@ -148,6 +151,8 @@ def test_reload_and_restart(notebook: Notebook, panel: PanelView) -> None:
     expect(panel.row(running)).to_contain_text("1 / 2")
 
     notebook.restart()
+    expect(panel.link).to_have_text("shows the last state")
+    expect(card).to_contain_text("last seen so")
     notebook.run(JOBS)
     cell = notebook.start(PANEL)
     cell.finish()
