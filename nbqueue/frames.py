@@ -65,7 +65,7 @@ _JOBS = {
     "metadata": "json",
     "progress": "json",
     "batch_id": "text",
-    "row_label": "text",
+    "row_label": "label",
 }
 _ATTEMPTS = {
     "job_id": "text",
@@ -585,6 +585,9 @@ def _shaped(found: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
         column = found[name]
         if kind == "json":
             made[name] = pd.Series([_decoded(value) for value in column], dtype=object, index=column.index)
+        elif kind == "label":
+            # A batch's row, by its label in the index it came from.
+            made[name] = pd.Series([_label(value) for value in column], dtype=text, index=column.index)
         elif kind == "word":
             # An enum comes as a category with every word it may hold.
             made[name] = (
@@ -595,6 +598,11 @@ def _shaped(found: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
         else:
             made[name] = column.astype(types[kind])
     return pd.DataFrame(made)
+
+
+def _label(value: object) -> str | None:
+    found = _decoded(value)
+    return None if found is None else str(found)
 
 
 def _decoded(value: object) -> object:

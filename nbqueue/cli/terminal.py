@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,18 @@ from nbqueue.jobs import JobRecord, State
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["count", "describe", "job_table", "one_line", "opening", "rows_of", "span", "table", "text_of"]
+__all__ = [
+    "count",
+    "describe",
+    "job_table",
+    "one_line",
+    "opening",
+    "progress_of",
+    "rows_of",
+    "span",
+    "table",
+    "text_of",
+]
 
 #: Of arguments and results, that many characters are shown.
 SHOWN_CHARACTERS = 400
@@ -99,6 +110,17 @@ def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def text_of(value: object) -> str:
     """Give a value as JSON."""
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def progress_of(progress: Mapping[str, Any]) -> str:
+    """Say how far a job is.
+
+    >>> progress_of({"done": 1.0, "total": 3, "note": "airports"})
+    '1 of 3, airports'
+    """
+    done, total, note = (progress.get(name) for name in ("done", "total", "note"))
+    counted = f"{done:g}" if total is None else f"{done:g} of {total:g}"
+    return f"{counted}, {note}" if note else counted
 
 
 # ------------------------------------------------------------------------------------------- many jobs

@@ -38,6 +38,8 @@ _log = logging.getLogger("nbqueue.worker")
 PATIENCE = 5.0
 #: What is left of a job that was told to stop when its executor closes.
 _LAST_WORDS = 0.2
+#: A job that asks whether it should stop may take so long to do it.
+_SPARED = 3.0
 
 
 class _Cancelled(JobStopped):
@@ -78,6 +80,7 @@ class _Slot:
         "lock",
         "number",
         "replaced",
+        "spared",
         "task",
         "thread",
         "told",
@@ -93,6 +96,8 @@ class _Slot:
         self.armed = False
         #: When ``attempt`` was told to stop, by ``time.monotonic``.
         self.told: float | None = None
+        #: ``attempt`` was told to stop, and is left some time to do it by itself.
+        self.spared = False
         #: It takes no more, and what it runs was given back.
         self.closed = False
         #: Another slot took its place, so it goes when its job does.
@@ -188,6 +193,7 @@ class ThreadExecutor:
             report = contextvars.Context().run(attempt.run, perform)
             with slot.lock:
                 slot.attempt = slot.task = slot.told = None
+                slot.spared = False
                 slot.ended += 1
                 gone = slot.closed or slot.replaced
                 if not slot.closed:
@@ -223,7 +229,7 @@ class ThreadExecutor:
             task.add_done_callback(ended.put)
             with slot.lock:
                 slot.task = task
-                stop = context.should_stop()
+                stop = context.stop_reason is not None
             if stop:
                 task.cancel()
 
@@ -249,6 +255,7 @@ class ThreadExecutor:
 
     def news(self) -> list[Report]:
         """Give what running jobs have said since the last call."""
+        self._break_off_spared()
         found = []
         for slot in (*self._slots, *self._stuck):
             attempt = slot.attempt
@@ -311,12 +318,26 @@ class ThreadExecutor:
                 attempt = slot.attempt
                 if attempt is None or attempt.claim.fence != fence:
                     continue
-                if not attempt.context.should_stop():
-                    attempt.context.request_stop(reason)
+                context = attempt.context
+                if context.stop_reason is None:
+                    context.request_stop(reason)
                     slot.told = time.monotonic()
-                    self._break_off(slot, reason)
+                    slot.spared = context.asks and reason is not StopReason.SHUTDOWN
+                    if not slot.spared:
+                        self._break_off(slot, reason)
                 return True
         return False
+
+    def _break_off_spared(self) -> None:
+        """Break off those that ask whether they should stop, and did not."""
+        late = time.monotonic() - min(_SPARED, self._patience / 2)
+        for slot in [slot for slot in self._slots if slot.spared]:
+            with slot.lock:
+                if slot.spared and slot.told is not None and slot.told < late and slot.attempt is not None:
+                    slot.spared = False
+                    reason = slot.attempt.context.stop_reason
+                    assert reason is not None
+                    self._break_off(slot, reason)
 
     def _break_off(self, slot: _Slot, reason: StopReason) -> None:
         if slot.task is not None:

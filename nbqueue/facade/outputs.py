@@ -101,9 +101,10 @@ class Outputs(Sequence[Output]):
     @overload
     def __getitem__(self, index: int) -> Output: ...
     @overload
-    def __getitem__(self, index: slice) -> tuple[Output, ...]: ...
-    def __getitem__(self, index: int | slice) -> Output | tuple[Output, ...]:
-        return self._displays[index]
+    def __getitem__(self, index: slice) -> Outputs: ...
+    def __getitem__(self, index: int | slice) -> Output | Outputs:
+        found = self._displays[index]
+        return found if isinstance(found, Output) else Outputs(self._command, found)
 
     def __len__(self) -> int:
         return len(self._displays)

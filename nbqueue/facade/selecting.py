@@ -148,4 +148,8 @@ def _quoted(names: Iterable[str]) -> list[str]:
 
 def unknown_queue(name: str, known: Iterable[str]) -> QueueUnavailable:
     """Give the error for a queue that nobody made."""
-    return QueueUnavailable(f'queue "{name}" does not exist{near(name, known)}; add_queue("{name}") makes it')
+    meant = near(name, known)
+    way_out = f'add_queue("{name}") makes it'
+    return QueueUnavailable(
+        f'queue "{name}" does not exist{meant}{" " if meant.endswith("?") else "; "}{way_out}'
+    )

@@ -49,7 +49,7 @@ def _status(magics: NBQueue) -> None:
     running = queues.jobs(state="running", limit=10)
     for row in terminal.rows_of(running):
         progress = row.get("progress")
-        done = f"  {terminal.text_of(progress)}" if progress else ""
+        done = f"  {terminal.progress_of(progress)}" if progress else ""
         print(f"running  {row['job_id']}  {row['command']}{done}")
     waiting = [_waiting(info) for info in infos if info.counts[State.PENDING]]
     print(

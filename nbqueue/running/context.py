@@ -90,7 +90,18 @@ class Context:
                 ctx.log.info("resizing %s", path)
     """
 
-    __slots__ = ("_dispatcher", "_metadata", "_news", "_stop", "_taken", "bar", "capture", "claim", "started")
+    __slots__ = (
+        "_dispatcher",
+        "_metadata",
+        "_news",
+        "_stop",
+        "_taken",
+        "asks",
+        "bar",
+        "capture",
+        "claim",
+        "started",
+    )
 
     def __init__(
         self,
@@ -107,6 +118,8 @@ class Context:
         self._news: tuple[float, float | None, str] | None = None
         self._taken: tuple[float, float | None, str] | None = None
         self._stop: StopReason | None = None
+        #: It has asked whether it should stop, so it may be trusted to.
+        self.asks = False
         #: The outermost of the job's progress bars, which speaks for it.
         self.bar: weakref.ref[Any] | None = None
 
@@ -216,7 +229,11 @@ class Context:
             self.progress(done, total, note)
 
     def should_stop(self) -> bool:
-        """Whether the job was told to stop; a job that asks now and then can be cancelled and timed out in a thread."""
+        """Whether the job was told to stop.
+
+        A job that asks now and then is given a few seconds to end by itself, before it is broken off where it is.
+        """
+        self.asks = True
         return self._stop is not None
 
     @property

@@ -21,6 +21,9 @@ _STATES = ("pending", "running", "succeeded", "failed", "cancelled")
 _QUIET = 2.0
 _APART = 30.0
 
+# GitHub keeps the attribute and drops the style; Jupyter's own style sheet is stronger than the attribute.
+_LEFT = 'align="left" style="text-align:left"'
+
 
 def as_html(snapshot: dict[str, Any]) -> str:
     """Give the state of a panel as HTML that needs nothing else; every text in it is escaped."""
@@ -81,13 +84,13 @@ def _job(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _table(title: str, names: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = "".join(f'<th align="left">{escape(name)}</th>' for name in names)
+    head = "".join(f"<th {_LEFT}>{escape(name)}</th>" for name in names)
     body = "".join(
-        "<tr>" + "".join(f'<td align="left" valign="top">{escape(cell)}</td>' for cell in row) + "</tr>"
+        "<tr>" + "".join(f'<td {_LEFT} valign="top">{escape(cell)}</td>' for cell in row) + "</tr>"
         for row in rows
     )
     return (
-        f'<table border="1" cellpadding="4" cellspacing="0"><caption align="left"><b>{escape(title)}</b></caption>'
+        f'<table border="1" cellpadding="4" cellspacing="0"><caption {_LEFT}><b>{escape(title)}</b></caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 

@@ -228,6 +228,20 @@ def test_no_kernel(open_panel: Any, page: Page) -> None:
     expect(panel.link).to_have_text("live")
 
 
+def test_closed_queue(open_panel: Any, page: Page) -> None:
+    """Where the queue was closed the header says so, and nothing can be asked of it."""
+    kernel, panel = open_panel(state_of(row(0)))
+    kernel.tell(
+        {"type": "patch", "base": kernel.state["v"], "v": kernel.state["v"] + 1,
+         "set": {"notice": {"level": "closed", "text": "closed; this is how it stood last"}}}
+    )  # fmt: skip
+    expect(panel.link).to_have_text("closed")
+    expect(page.get_by_role("button", name="New job")).to_be_hidden()
+    button = panel.press("retry", "job-0")
+    expect(button).to_have_attribute("aria-disabled", "true")
+    assert kernel.sent("retry") == []
+
+
 def test_missed_patch(open_panel: Any) -> None:
     """After a patch that does not fit the panel asks for the whole, once, and goes on from there."""
     kernel, panel = open_panel(state_of(row(0)))

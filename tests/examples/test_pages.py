@@ -151,6 +151,7 @@ def test_jobs_lists_what_a_context_has() -> None:
     assert listed <= there
     assert there - listed == {
         "batch_id",
+        "asks",
         "bar",
         "capture",
         "claim",

@@ -59,6 +59,18 @@ def spin() -> None:
         pass
 
 
+def ask(ctx: Context, clean: str) -> str:
+    while not ctx.should_stop():
+        SHARED["point"].reached.set()
+    SHARED["cleaned"] = clean
+    return clean
+
+
+def ask_once(ctx: Context) -> None:
+    ctx.should_stop()
+    spin()
+
+
 def hold() -> str:
     SHARED["point"].pass_by()
     return "held"
@@ -165,7 +177,7 @@ THREAD_JOBS: dict[str, Callable[..., Any]] = {
         function.__name__: function
         for function in (
             *(spin, hold, swallow, in_finally, wait_for_ever, go_on_async, cancel_itself, subtask_leaves),
-            *(see_context_everywhere, see_context, no_op, give_token, hold_async),
+            *(see_context_everywhere, see_context, no_op, give_token, hold_async, ask, ask_once),
         )
     },
 }
@@ -410,6 +422,30 @@ def test_stops_hit_only_their_jobs(bench: Callable[..., Bench]) -> None:
 
 
 # ------------------------------------------------------------------------- slots
+
+
+@pytest.mark.parametrize("reason", [StopReason.TIMEOUT, StopReason.CANCEL])
+def test_lets_a_job_that_asks_end_by_itself(
+    bench: Callable[..., Bench], point: Point, reason: StopReason
+) -> None:
+    """What it does after its loop, such as cleaning up, is done."""
+    one = bench(1, patience=600.0)
+    claim = one.submit("ask", "files", timeout=1.0)
+    point.wait()
+    assert one.executor.stop_job(claim.fence, reason)
+    assert one.executor.news() == []
+    one.wait_for(claim)
+    assert SHARED["cleaned"] == "files"
+
+
+def test_breaks_off_a_job_that_asked_and_goes_on(bench: Callable[..., Bench], point: Point) -> None:
+    """Having asked once is no excuse: after a while it is stopped like any other."""
+    one = bench(1, patience=0.0)
+    claim = one.submit("ask_once")
+    point.wait()
+    assert one.executor.stop_job(claim.fence, StopReason.CANCEL)
+    assert one.executor.news() == []
+    assert one.wait_for(claim)[0].outcome is Outcome.CANCELLED
 
 
 def test_replaces_the_slot_of_a_job_that_cannot_be_stopped(bench: Callable[..., Bench], point: Point) -> None:

@@ -43,7 +43,7 @@ def test_outputs_come_in_order_with_the_text_around_them() -> None:
         assert html.at is not None
         assert html.at.utcoffset() is not None
         assert html._repr_mimebundle_()[0] == HTML
-        assert outputs[1:] == (png,)
+        assert list(outputs[1:]) == [png]
         assert str(receipt.logs()) == "one\ntwo\n"
 
 

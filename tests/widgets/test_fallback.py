@@ -60,7 +60,7 @@ def test_every_text_of_a_job_is_escaped() -> None:
         *("div", "p", "b", "i", "code"),
         *("table", "caption", "thead", "tbody", "tr", "th", "td"),
     }
-    assert page.attributes == {"border", "cellpadding", "cellspacing", "align", "valign"}
+    assert page.attributes == {"border", "cellpadding", "cellspacing", "align", "style", "valign"}
     # Queue, fingerprint, command, arguments, queue and error.
     assert page.text.count(EVIL) >= 6
 

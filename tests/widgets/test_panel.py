@@ -279,6 +279,7 @@ def test_closed_queue_keeps_its_last_state(queues: QueueManager) -> None:
     queues.close()
     seat.step()
     state = seat.seen()
+    assert state["notice"]["level"] == "closed"
     assert "closed" in state["notice"]["text"]
     assert state["jobs"]["order"] == [job_id]
     done = seat.ask("retry", jobs=[job_id])

@@ -21,7 +21,7 @@ function drawButtons(root, store) {
   for (const button of root.querySelectorAll("button[data-key]")) {
     const phase = store.underWay.get(button.dataset.key)?.phase;
     attr(button, "data-phase", phase ?? null);
-    attr(button, "aria-disabled", phase ? "true" : null);
+    attr(button, "aria-disabled", phase || store.closed ? "true" : null);
     attr(button, "aria-busy", phase ? "true" : null);
     const text = phase === "waiting" ? "waiting for the kernel" : button.nbqLabel;
     say(button.querySelector(".nbq-button-text"), text);

@@ -4,6 +4,7 @@ const LINKS = {
   live: ["live", "The kernel answers; changes show as they happen."],
   waiting: ["waiting for the kernel", "The kernel is busy with a cell; it will take this up after it."],
   last: ["shows the last state", "No kernel answers: this is what it said last."],
+  closed: ["closed", "The queue was closed: this is how it stood last."],
 };
 const FAILURES_SHOWN = 4;
 
@@ -30,7 +31,7 @@ class Header {
     say(this.title, fileName(name));
     attr(this.title, "title", name);
     say(this.kernel, kernel);
-    show(this.menu, commands.some((command) => command.has_form));
+    show(this.menu, !this.store.closed && commands.some((command) => command.has_form));
     show(this.notice, Boolean(notice));
     say(this.notice, notice?.text ?? "");
     attr(this.notice, "data-level", notice?.level);
@@ -47,8 +48,8 @@ class Header {
 
 /** The numbers of a queue: their key, their heading, and when one is worth colour. */
 const QUEUE_NUMBERS = [
-  ["pending", "pending", "ready to run"],
-  ["waiting", "waiting", "waiting for their time"],
+  ["pending", "pending", "waiting for a worker, or for their time"],
+  ["waiting", "delayed", "of the pending ones: waiting for their time"],
   ["running", "running", "running now"],
   ["failed", "failed", "failed for good"],
   ["succeeded", "succeeded", "succeeded"],

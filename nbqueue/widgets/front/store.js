@@ -245,8 +245,14 @@ class Store {
     this.changed("message");
   }
 
-  /** @returns {"live"|"waiting"|"last"} */
+  /** Whether the queue was closed: then nothing can be asked of it. */
+  get closed() {
+    return this.state?.notice?.level === "closed";
+  }
+
+  /** @returns {"live"|"waiting"|"last"|"closed"} */
   link() {
+    if (this.closed) return "closed";
     if (this.lost || this.model.comm_live === false) return "last";
     for (const command of this.underWay.values()) if (command.phase === "waiting") return "waiting";
     return "live";

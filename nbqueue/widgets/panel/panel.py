@@ -135,7 +135,7 @@ class Panel(anywidget.AnyWidget):
             if not self._queues.closed
             else "closed; this is how it stood last"
         )
-        feed.state.set("notice", {"level": "info", "text": text})
+        feed.state.set("notice", {"level": "closed", "text": text})
         self._over = True
         self._forget_close()
 
