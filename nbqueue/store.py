@@ -173,6 +173,14 @@ class Mapped(NamedTuple):
     left: Sequence[int] = ()
 
 
+class BatchCount(NamedTuple):
+    """How many rows a batch has, and where they stand."""
+
+    total: int
+    #: By state; every state is there. Rows whose jobs were forgotten are in ``total`` alone.
+    states: Mapping[State, int]
+
+
 class QueueInfo(NamedTuple):
     """A queue and how it stands."""
 
@@ -231,8 +239,8 @@ class Store(Protocol):
     def get_batch(self, which: UUID | str) -> BatchRecord | None:
         """Give a batch by its id or its key, None where there is none or all its jobs were forgotten."""
 
-    def count_batch(self, batch_id: UUID) -> Mapping[State, int]:
-        """Give how many rows of a batch stand where; rows whose jobs were forgotten are in none. It is cheap."""
+    def count_batch(self, batch_id: UUID) -> BatchCount | None:
+        """Give how many rows of a batch stand where, None where ``get_batch`` has none; it is cheap."""
 
     def put_code(self, code: str, blob: bytes) -> None:
         """Keep code by value under its hash; durable when this returns."""

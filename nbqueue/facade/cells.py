@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
-from typing import Any
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from nbqueue.facade.dispatching import Dispatching
-from nbqueue.facade.receipt import JobDispatch
+from nbqueue.errors import QueueUnavailable
+from nbqueue.facade.connecting import MEMORY
 from nbqueue.handlers.cells import Cell, CellHandler, Snapshot, session, snapshots
 from nbqueue.handlers.registry import Call, registry
 from nbqueue.jobs import JobRecord, Options, Spec, State
 from nbqueue.secret import load_secret
 
-__all__ = ["Cell", "dispatch_cell", "served_here"]
+if TYPE_CHECKING:
+    from nbqueue.facade.dispatching import Dispatching
+    from nbqueue.facade.opened import Opened
+    from nbqueue.facade.receipt import JobDispatch
+
+__all__ = ["Cell", "dispatch_cell", "follow_again", "served_here"]
 
 
 def dispatch_cell(queues: Dispatching, shell: Any, cell: Cell, options: Options) -> JobDispatch:
@@ -57,6 +66,23 @@ def dispatch_cell(queues: Dispatching, shell: Any, cell: Cell, options: Options)
     return receipt
 
 
+def follow_again(queues: Opened) -> None:
+    """Take up the cells of a queue that was opened again, and let go of those whose jobs were forgotten."""
+    store = queues.store
+    here = {}
+    for job_id, snapshot in snapshots.items():
+        # One that is being handed in has no place yet.
+        known = snapshot.store and snapshot.store()
+        if known is store or (snapshot.place == queues.name != MEMORY):
+            here[job_id] = snapshot
+    found = {record.job_id for record in store.get(list(here))} if here else set()
+    for job_id, snapshot in here.items():
+        if job_id in found:
+            _follow(queues, job_id, snapshot)
+        else:
+            snapshots.drop(job_id)
+
+
 def served_here(queues: Dispatching, queue: str) -> bool:
     """Whether a worker of this process serves a queue."""
     here = (worker for worker in queues.workers() if worker.pid == os.getpid())
@@ -74,15 +100,21 @@ def _handler(name: str) -> CellHandler:
 
 def _follow(queues: Any, job_id: UUID, snapshot: Snapshot) -> None:
     """Once the job has ended, give the notebook its value, and let go of what it ran on."""
+    store = queues.store
+    if snapshot.followed and snapshot.store is not None and snapshot.store() is store:
+        return
+    stop: Callable[[], object] = bool
 
     def ended(record: JobRecord | None) -> None:
         snapshot.followed = False
         if record is None:
+            # Whoever opens the file again takes it up.
             return
         if record.state is State.FAILED:
             snapshots.failed(job_id)
             return
         snapshots.drop(job_id)
+        stop()
         value = snapshot.value
         # A value of a claim that was taken back meanwhile is not the job's.
         if (
@@ -93,5 +125,10 @@ def _follow(queues: Any, job_id: UUID, snapshot: Snapshot) -> None:
         ):
             snapshot.shell.user_ns[snapshot.out] = value[1]
 
-    snapshot.followed = True
-    queues.store.watch((job_id,), ended)
+    if queues.name == MEMORY:
+        # A file may be opened again; of this nothing is left then.
+        stop = queues.on_close(functools.partial(snapshots.drop, job_id))
+    snapshot.place, snapshot.store, snapshot.followed = queues.name, weakref.ref(store), True
+    # The job was accepted, whatever becomes of the store now.
+    with contextlib.suppress(QueueUnavailable):
+        store.watch((job_id,), ended)

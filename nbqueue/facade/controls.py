@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nbqueue import payload
 from nbqueue.durations import duration
 from nbqueue.errors import InvalidCommand, JobNotFound
+from nbqueue.facade import cells
 from nbqueue.facade.looking import Looking
 from nbqueue.facade.receipt import JobDispatch
 from nbqueue.facade.selecting import Names, Since, unknown_queue
@@ -144,7 +145,7 @@ class Controls(Looking):
                 raise InvalidCommand(
                     f"{named} is {record.state.value}, so it cannot be forgotten; cancel it first"
                 )
-        return self.store.forget(Selection(ids=ids)) if ids else 0
+        return self._forget(Selection(ids=ids)) if ids else 0
 
     def prune(self, older_than: float | str | timedelta = "7d", keep: Names = None) -> int:
         """Remove jobs that ended longer ago than this, with all that is known of them; gives how many.
@@ -159,9 +160,12 @@ class Controls(Looking):
         age = duration(older_than, what="older_than")
         kept = self._pick(state=keep).selection.states or ()
         states = tuple(state for state in State if state.ended and state not in kept)
-        return (
-            self.store.forget(Selection(states=states, finished_before=self._clock() - age)) if states else 0
-        )
+        return self._forget(Selection(states=states, finished_before=self._clock() - age)) if states else 0
+
+    def _forget(self, selection: Selection) -> int:
+        forgotten = self.store.forget(selection)
+        cells.follow_again(self)
+        return forgotten
 
     def _ids(self, id: JobId | Iterable[JobId]) -> list[uuid.UUID]:
         """Give the ids of jobs that are there, of one or of several."""

@@ -36,7 +36,8 @@ class Estimate(NamedTuple):
 
     def __str__(self) -> str:
         runs = "the last run" if self.count == 1 else f"median of the last {self.count} runs"
-        return f"takes about {in_words(self.median)}: {runs}"
+        took = in_words(self.median)
+        return f"takes {'' if took.startswith('less') else 'about '}{took}: {runs}"
 
 
 def estimate(store: Store, command: str, runs: int = RUNS) -> Estimate | None:

@@ -199,8 +199,11 @@ class Live:
                 self._store.watch(list(calls), self._drop_call)
 
     def call(self, job_id: uuid.UUID) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Give a job's arguments as they are, None where only their encoding is left."""
-        return self._calls.get(job_id)
+        """Give a job's arguments as they are, once: what an attempt does to them is nothing that the next may see.
+
+        None where only their encoding is left.
+        """
+        return self._calls.pop(job_id, None)
 
     def _drop_call(self, record: JobRecord | None) -> None:
         if record is not None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from nbqueue.durations import duration
 from nbqueue.errors import InvalidCommand, NbqueueError
 from nbqueue.executor import Executor
+from nbqueue.facade import cells
 from nbqueue.facade.batches.mapping import Batching
 from nbqueue.facade.commandqueue import CommandQueue, connected
 from nbqueue.facade.connecting import QueueConfig
@@ -82,6 +83,7 @@ class QueueManager(Forming, Batching):
         #: One that runs is held by its thread.
         self._workers: weakref.WeakSet[Worker] = weakref.WeakSet()
         connected.add(self)
+        cells.follow_again(self)
 
     # -- queues
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -187,7 +186,7 @@ class _Folding:
     places: dict[str, list[int]] = field(default_factory=dict)
 
     def show(self, text: str, attempt: int, at: datetime) -> None:
-        shown = _read(text)
+        shown = bundles.read(text)
         if "clear" in shown:
             self.said.clear()
             self.places.clear()
@@ -210,23 +209,9 @@ class _Folding:
         if "signature" in shown and bundles.is_trusted(shown, key=self.key, context=self.job_id):
             return Output(data, metadata, attempt, at)
         kept = bundles.harmless(data)
-        withheld = tuple(mime[:80] for mime in data if mime not in kept)
+        withheld = tuple(bundles.showable(mime[:80]) for mime in data if mime not in kept)
+        kept = bundles.showable(kept)
         return Output(kept, bundles.harmless_metadata(metadata), attempt, at, withheld)
-
-
-def _read(text: str) -> dict[str, Any]:
-    """Read a display; one that is none, in a file from elsewhere, is shown as its text."""
-    try:
-        shown = json.loads(text)
-    except ValueError:
-        shown = None
-    if (
-        isinstance(shown, dict)
-        and isinstance(shown.get("data"), dict)
-        and isinstance(shown.get("metadata"), dict)
-    ):
-        return shown
-    return {"data": {"text/plain": text}, "metadata": {}}
 
 
 def _is_alive(view: object) -> bool:

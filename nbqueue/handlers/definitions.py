@@ -32,6 +32,7 @@ __all__ = [
     "command_handler",
     "define_class",
     "function_handler",
+    "reserved_names",
 ]
 
 OPTION_NAMES = frozenset(OptionKeywords.__annotations__)
@@ -76,6 +77,7 @@ def check_call(handler: Handler, args: tuple[Any, ...], kwargs: Mapping[str, Any
     """Refuse arguments that the handler does not take."""
     if handler.signature is None:
         return
+    _check_reserved(handler, kwargs)
     try:
         handler.signature.bind(*args, **kwargs)
     except TypeError as error:
@@ -91,6 +93,7 @@ def check_keywords(handler: Handler, names: Collection[str]) -> None:
         raise InvalidCommand(msg)
     if handler.signature is None:
         return
+    _check_reserved(handler, names)
     parameters = handler.signature.parameters.values()
     by_name = [
         p.name for p in parameters if p.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
@@ -108,6 +111,21 @@ def check_keywords(handler: Handler, names: Collection[str]) -> None:
     ]
     if missing:
         msg = f"{takes}, and nothing is named {', '.join(map(repr, missing))}; add it to every row"
+        raise InvalidCommand(msg)
+
+
+def reserved_names(handler: Handler) -> tuple[str, ...]:
+    """Give the names of the parameters that a job fills in itself: its context, where ``**kwargs`` could take it."""
+    # Of a class it is the method that gets the context, so a field may be named so.
+    if not handler.wants_context or handler.kind is Kind.CLASS:
+        return ()
+    first = next(iter(inspect.signature(handler.target).parameters.values()))
+    return () if first.kind is Parameter.POSITIONAL_ONLY else (first.name,)
+
+
+def _check_reserved(handler: Handler, names: Collection[str]) -> None:
+    if "ctx" in names and (reserved := reserved_names(handler)):
+        msg = f"{handler.name}() is given {reserved[0]!r} by the worker, so nothing else may be named so; rename it"
         raise InvalidCommand(msg)
 
 

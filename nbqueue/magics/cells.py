@@ -45,7 +45,9 @@ def job(given: Given, /, name: str | None, out: str | None, **options: Any) -> A
     assert shell is not None
     if not given.body.strip():
         raise click.UsageError("the cell is empty; what is to run stands below the line of %%job")
-    cell = Cell.make(given.head, given.body, shell.execution_count, name=name, out=out)
+    # As of its Out[]: some versions of IPython count on before a cell is run, and some after it.
+    number = shell.displayhook.prompt_count
+    cell = Cell.make(given.head, given.body, number, name=name, out=out)
     try:
         receipt = dispatch_cell(queues, shell, cell, to_options(options))
     except SyntaxError:

@@ -38,10 +38,11 @@ class NBQueue(Magics):
     default_queue = Unicode("default", help="The queue of jobs that name none.").tag(config=True)
 
     def __init__(self, shell: InteractiveShell) -> None:
-        super().__init__(shell, parent=shell)
+        # First, as a setting that was made before loading is observed while this is being made.
         self._opened: QueueManager | None = None
         self._worker: Any = None
         self._loaded = False
+        super().__init__(shell, parent=shell)
 
     @property
     def queues(self) -> QueueManager:
@@ -103,8 +104,19 @@ class NBQueue(Magics):
         """The worker that was started here, if it works."""
         return self._worker if self._worker is not None and self._worker.running else None
 
+    def update_config(self, config: Any) -> None:
+        """Serve ``%config NBQueue``; a value that was refused is not kept, or it would come back with the next one."""
+        super().update_config(config)
+        for name in config.get("NBQueue", ()):
+            self.config.NBQueue[name] = getattr(self, name)
+
+    def _take_back(self, change: Any) -> None:
+        loaded, self._loaded = self._loaded, False
+        setattr(self, change.name, change.old)
+        self._loaded = loaded
+
     @observe("url", "default_queue")
-    def _reopen(self, _change: object) -> None:
+    def _reopen(self, change: Any) -> None:
         if not self._loaded:
             return
         try:
@@ -113,15 +125,22 @@ class NBQueue(Magics):
         except NbqueueError as error:
             kept = latest()
             _complain(f"{error}" + (f"\nThe queue stays {kept.name}, and its jobs go on." if kept else ""))
+            self._take_back(change)
             return
         self.close()
         self.open()
         opened.close()
 
     @observe("concurrency", "executor")
-    def _change(self, _change: object) -> None:
-        if self.working is not None:
-            said = self._start_again()
+    def _change(self, change: Any) -> None:
+        if not self._loaded or self.working is None:
+            return
+        try:
+            said = self.start()
+        except NbqueueError as error:
+            _complain(f"{error}\nThe worker goes on as it was.")
+            self._take_back(change)
+        else:
             print(f"{said[0].upper()}{said[1:]}.")
 
     def _start_again(self) -> str:

@@ -17,7 +17,7 @@ no byte is unpickled or decompressed before its signature was found to be right.
 from __future__ import annotations
 
 from nbqueue.payload.code import code_hash, pack_code, unpack_code
-from nbqueue.payload.codec import decode, decode_call, encode, encode_call, needs_pickle
+from nbqueue.payload.codec import decode, decode_call, encode, encode_call, needs_pickle, same_call
 from nbqueue.payload.errors import UnknownType
 from nbqueue.payload.signing import sign, verify
 
@@ -30,6 +30,7 @@ __all__ = [
     "encode_call",
     "needs_pickle",
     "pack_code",
+    "same_call",
     "sign",
     "unpack_code",
     "verify",

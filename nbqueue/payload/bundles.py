@@ -17,14 +17,20 @@ from typing import Any
 from nbqueue.errors import NbqueueError
 from nbqueue.payload.signing import signature_of
 
-__all__ = ["CLEAR", "harmless", "harmless_metadata", "is_trusted", "plain", "write"]
+__all__ = ["CLEAR", "harmless", "harmless_metadata", "is_trusted", "plain", "read", "showable", "write"]
 
 #: Says that what was displayed before it was cleared.
 CLEAR = '{"data":{},"metadata":{},"clear":true}'
 _TEXT = "text/plain"
+_JSON = "application/json"
 _RASTER = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp"))
+_SIZES = ("width", "height")
+_SIZE_MAX = 100_000
 _BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*")
 _PURPOSE = "output"
+# How JSON text begins a surrogate; mostly it is one of a pair, and means a character.
+_SURROGATE = "\\ud"
+_UNHOLDABLE = (TypeError, ValueError, RecursionError)
 
 
 def write(
@@ -41,7 +47,7 @@ def write(
     Parameters
     ----------
     data, metadata : mapping
-        By MIME type. Bytes become base64; what JSON cannot hold is reduced to its plain text.
+        By MIME type. Bytes become base64; a type whose value JSON cannot hold is left out.
     display_id : str
         Under which later ones update it.
     update : bool
@@ -58,8 +64,8 @@ def write(
     """
     try:
         text = _dump({"data": dict(data), "metadata": dict(metadata)})
-    except (TypeError, ValueError, RecursionError):
-        data, metadata = {_TEXT: str(data.get(_TEXT, "an output that JSON cannot hold"))}, {}
+    except _UNHOLDABLE:
+        data, metadata = _holdable(data) or {_TEXT: "an output that JSON cannot hold"}, _holdable(metadata)
         text = _dump({"data": data, "metadata": metadata})
     more = ""
     if display_id:
@@ -71,6 +77,47 @@ def write(
         with contextlib.suppress(NbqueueError):
             more += f',"signature":"{_signature(text, key(), context)}"'
     return f"{text[:-1]}{more}}}"
+
+
+def read(text: str) -> dict[str, Any]:
+    """Read what `write` wrote; what is no display, in a file from elsewhere, is one of its text.
+
+    Examples
+    --------
+    >>> read('{"data":{"text/plain":"7"},"metadata":{}}'), read("nonsense")["data"]
+    ({'data': {'text/plain': '7'}, 'metadata': {}}, {'text/plain': 'nonsense'})
+    """
+    try:
+        shown = json.loads(text)
+    except ValueError:
+        shown = None
+    except RecursionError:
+        # Nested deeper than anybody can look: none that may be shown.
+        return {"data": {_JSON: text}, "metadata": {}}
+    if (
+        isinstance(shown, dict)
+        and isinstance(shown.get("data"), dict)
+        and isinstance(shown.get("metadata"), dict)
+    ):
+        return shown
+    return {"data": {_TEXT: text}, "metadata": {}}
+
+
+def showable(value: Any) -> Any:
+    r"""The value with lone surrogates written out, as in a file's undecodable name: no page and no store takes them.
+
+    Examples
+    --------
+    >>> showable({"text/plain": ["caf\udce9"]})
+    {'text/plain': ['caf\\udce9']}
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, list | tuple):
+        return [showable(one) for one in value]
+    if isinstance(value, dict):
+        return {showable(name): showable(one) for name, one in value.items()}
+    return value
 
 
 def is_trusted(bundle: Mapping[str, Any], *, key: Callable[[], bytes], context: str) -> bool:
@@ -90,8 +137,8 @@ def is_trusted(bundle: Mapping[str, Any], *, key: Callable[[], bytes], context: 
     if not isinstance(signature, str):
         return harmless(data).keys() == data.keys()
     try:
-        expected = _signature(_dump({"data": data, "metadata": metadata}), key(), context)
-    except NbqueueError:
+        expected = _signature(_exactly({"data": data, "metadata": metadata}), key(), context)
+    except (NbqueueError, *_UNHOLDABLE):  # numbers that JSON has no word for, in a file from elsewhere
         return False
     return hmac.compare_digest(signature.encode("utf-8", "replace"), expected.encode())
 
@@ -110,7 +157,7 @@ def harmless_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     {'image/png': {'width': 300}}
     """
     return {
-        mime: {name: number for name, number in sizes.items() if isinstance(number, int | float)}
+        mime: {name: sizes[name] for name in _SIZES if _is_size(sizes.get(name))}
         for mime, sizes in metadata.items()
         if mime in _RASTER and isinstance(sizes, dict)
     }
@@ -136,7 +183,26 @@ def _is_harmless(mime: str, value: object) -> bool:
     return mime in _RASTER and isinstance(value, str) and _BASE64.fullmatch(value) is not None
 
 
+def _is_size(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value <= _SIZE_MAX  # of NaN neither is true
+
+
+def _holdable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The part that JSON can hold."""
+    kept = {}
+    for name, value in values.items() if isinstance(values, Mapping) else ():
+        with contextlib.suppress(*_UNHOLDABLE):
+            _dump({name: value})
+            kept[name] = value
+    return kept
+
+
 def _dump(value: object) -> str:
+    text = _exactly(value)
+    return _exactly(showable(value)) if _SURROGATE in text else text
+
+
+def _exactly(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False, default=_encoded)
 
 

@@ -13,7 +13,7 @@ from nbqueue.payload.notation import ATOMS, DEPTH, TAG, only_atoms, only_str, to
 from nbqueue.payload.reading import revive
 from nbqueue.payload.writing import Writer
 
-__all__ = ["decode", "decode_call", "encode", "encode_call", "needs_pickle"]
+__all__ = ["decode", "decode_call", "encode", "encode_call", "needs_pickle", "same_call"]
 
 _PICKLED = re.compile(r'"\$nbq"\s*:\s*"pickle"')
 
@@ -111,6 +111,36 @@ def decode_call(
         if isinstance(args, list) and isinstance(kwargs, dict) and only_str(map(type, kwargs)):
             return tuple(args), kwargs
     raise UnknownType(f"{text[:60]!r} does not hold the arguments of a call; dispatch the job again")
+
+
+def same_call(one: str, other: str) -> bool:
+    """Whether two texts of `encode_call` have the same arguments, in whatever order the keywords stand.
+
+    Examples
+    --------
+    >>> same_call(encode_call((), {"a": 1, "b": 2}), encode_call((), {"b": 2, "a": 1}))
+    True
+    >>> same_call(encode_call((), {"a": 1, "b": 2}), encode_call((), {"b": 1, "a": 2}))
+    False
+    """
+    if one == other:
+        return True
+    # Moved text is as long as before, and few changes leave it so.
+    if len(one) != len(other):
+        return False
+    try:
+        calls = [_decoder.raw_decode(text)[0] for text in (one, other)]
+        names = [list(call["kwargs"]) for call in calls]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return False
+    if names[0] == names[1]:
+        return False
+    # As text, since for Python 1, 1.0 and True are equal.
+    first, second = (
+        to_text([call["args"], *([name, call["kwargs"][name]] for name in sorted(call["kwargs"]))])
+        for call in calls
+    )
+    return first == second
 
 
 def needs_pickle(text: str) -> bool:

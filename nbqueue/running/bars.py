@@ -37,7 +37,7 @@ _nowhere = _Nowhere()
 
 def _begin(original: Any) -> Callable[..., None]:
     # Tqdm's own is a function, or a partialmethod of one with defaults from the environment.
-    @functools.wraps(original)
+    @functools.wraps(getattr(original, "func", original))
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - takes its place
         context = current(None)
         if context is not None:
@@ -49,9 +49,12 @@ def _begin(original: Any) -> Callable[..., None]:
                 else:
                     kwargs["file"] = _nowhere
             setattr(self, _CONTEXT, context)
-            if context.bar is None or context.bar() is None:
-                context.bar = weakref.ref(self)
         original.__get__(self, type(self))(*args, **kwargs)
+        # One that was switched off is no bar, and those within it speak.
+        first = context is not None and (context.bar is None or context.bar() is None)
+        if context is not None and first and not getattr(self, "disable", False):
+            context.bar = weakref.ref(self)
+            _report(context, self)
 
     return __init__
 

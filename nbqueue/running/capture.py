@@ -10,7 +10,7 @@ from time import time
 from typing import Any, Self
 
 from nbqueue.payload import bundles
-from nbqueue.running import grafts, standins
+from nbqueue.running import grafts, records, standins
 from nbqueue.running.kept import Kept, merged
 from nbqueue.running.shown import DISPLAY_MAX, DISPLAYS_MAX, Display, Shown
 from nbqueue.running.standins import Sink, settled, target
@@ -24,6 +24,8 @@ CHARACTERS_MAX = 1_000_000
 _WRITES_MAX = 512
 _LONG = 16_384
 
+grafts.want(records.GRAFTS)
+
 
 def active() -> Sink | None:
     """Give the capture that takes what is said in this context, None where nothing is captured."""
@@ -32,8 +34,9 @@ def active() -> Sink | None:
 
 def install() -> None:
     """Put everything that captures in its place; does nothing where it is. A capture that begins calls it."""
-    standins.install()
+    # The stand-ins last: by them it is told whether all is in its place.
     grafts.install()
+    standins.install()
 
 
 def uninstall() -> None:
@@ -74,7 +77,7 @@ class Capture:
 
     __slots__ = (
         *("_bounds", "_ended", "_kept", "_key", "_limit", "_lock", "_owner", "_raw", "_shown", "_token"),
-        "figures",
+        *("figures", "streams"),
     )
 
     def __init__(
@@ -93,6 +96,8 @@ class Capture:
         self._shown: Shown | None = None
         #: What pyplot has open in this context.
         self.figures: OrderedDict[Any, Any] | None = None
+        #: What it put in the place of "stdout" and "stderr" in this context.
+        self.streams: dict[str, Any] | None = None
         self._raw: list[LogChunk] = []
         self._kept: Kept | None = None
         # Reentrant: a destructor that prints may run while this thread folds.

@@ -100,6 +100,7 @@ class Context:
         "bar",
         "capture",
         "claim",
+        "noticed",
         "started",
     )
 
@@ -120,6 +121,8 @@ class Context:
         self._stop: StopReason | None = None
         #: It has asked whether it should stop, so it may be trusted to.
         self.asks = False
+        #: It was told that it should, so if it returns then, that is why.
+        self.noticed = False
         #: The outermost of the job's progress bars, which speaks for it.
         self.bar: weakref.ref[Any] | None = None
 
@@ -234,7 +237,8 @@ class Context:
         A job that asks now and then is given a few seconds to end by itself, before it is broken off where it is.
         """
         self.asks = True
-        return self._stop is not None
+        self.noticed = self._stop is not None
+        return self.noticed
 
     @property
     def stop_reason(self) -> StopReason | None:

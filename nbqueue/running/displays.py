@@ -2,7 +2,8 @@
 
 Every ``display`` ends in the method ``publish`` of a display publisher. It is replaced once, for all publishers of a
 class, by one that asks a ContextVar: so it is the job that decides and not the thread, of which async jobs share one,
-and a job that displays while a user's ``%%capture`` cell runs is not shown there either.
+and a job that displays while a user's ``%%capture`` cell runs is not shown there either. The same goes for what else
+would reach a cell: values that a job has IPython show, and tracebacks.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +20,9 @@ from nbqueue.running.grafts import Graft, replace
 from nbqueue.running.standins import target
 
 __all__ = ["GRAFTS", "publish", "shell"]
+
+#: In how many ``with`` blocks of output widgets a job is.
+_in_widgets: ContextVar[int] = ContextVar("nbqueue_in_widgets", default=0)
 
 
 def shell() -> Any:
@@ -65,10 +70,76 @@ def _clear_output(original: Callable[..., None]) -> Callable[..., None]:
         sink = target.get()
         if sink is None:
             original(self, wait)
-        else:
+        elif not _in_widgets.get():  # else it is the widget that is cleared
             sink.clear(wait=wait)
 
     return clear_output
+
+
+def _call(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def __call__(self: Any, result: Any = None) -> None:  # noqa: N807 - takes its place
+        sink = target.get()
+        if sink is None:
+            original(self, result)
+        elif result is not None:
+            here = shell()
+            data, metadata = ({}, {}) if here is None else here.display_formatter.format(result)
+            sink.show(data or {"text/plain": repr(result)}, metadata, display_id="", update=False)
+
+    return __call__
+
+
+def _show_traceback(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def _showtraceback(*args: Any) -> None:
+        sink = target.get()
+        if sink is None:
+            original(*args)
+        else:
+            sink.write("stderr", "\n".join(args[-1]) + "\n")
+
+    return _showtraceback
+
+
+def _enter(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def __enter__(self: Any) -> Any:  # noqa: N807 - takes its place
+        # The widget would take what the page is told of the cell that runs.
+        if target.get() is None:
+            return original(self)
+        _in_widgets.set(_in_widgets.get() + 1)
+        return None
+
+    return __enter__
+
+
+def _exit(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def __exit__(self: Any, kind: type | None, error: object, trace: object) -> Any:  # noqa: N807 - takes its place
+        if target.get() is None:
+            return original(self, kind, error, trace)
+        _in_widgets.set(_in_widgets.get() - 1)
+        here = shell()
+        if kind is None or not issubclass(kind, Exception) or here is None:
+            return None
+        # As in a cell: shown, and gone on.
+        here.showtraceback((kind, error, trace), tb_offset=0)
+        return True
+
+    return __exit__
+
+
+def _input_request(original: Callable[..., str]) -> Callable[..., str]:
+    @functools.wraps(original)
+    def _input_request(*args: Any, **kwargs: Any) -> str:
+        if target.get() is None:
+            return original(*args, **kwargs)
+        # It would be asked in the cell that runs, and take the answer that was meant for that one.
+        msg = "a job cannot ask for input: nobody knows which cell would be asked; give it what it needs as an argument"
+        raise RuntimeError(msg)
+
+    return _input_request
 
 
 def _graft(*names: str) -> Graft:
@@ -81,7 +152,29 @@ def _graft(*names: str) -> Graft:
     return graft
 
 
+def _graft_kernel(module: ModuleType) -> None:
+    _graft("ZMQDisplayPublisher")(module)
+    replace(module.ZMQInteractiveShell, "_showtraceback", _show_traceback)
+    here = shell()
+    if here is not None:
+        # The kernel has put the method into its shell itself.
+        replace(here, "_showtraceback", _show_traceback)
+
+
+def _graft_hook(name: str) -> Graft:
+    return lambda module: replace(getattr(module, name), "__call__", _call)
+
+
+def _graft_widget(module: ModuleType) -> None:
+    replace(module.Output, "__enter__", _enter)
+    replace(module.Output, "__exit__", _exit)
+
+
 GRAFTS: Mapping[str, Graft] = {
     "IPython.core.displaypub": _graft("DisplayPublisher", "CapturingDisplayPublisher"),
-    "ipykernel.zmqshell": _graft("ZMQDisplayPublisher"),
+    "IPython.core.displayhook": _graft_hook("DisplayHook"),
+    "ipykernel.displayhook": _graft_hook("ZMQDisplayHook"),
+    "ipykernel.kernelbase": lambda module: replace(module.Kernel, "_input_request", _input_request),
+    "ipykernel.zmqshell": _graft_kernel,
+    "ipywidgets.widgets.widget_output": _graft_widget,
 }

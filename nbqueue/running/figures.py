@@ -79,6 +79,8 @@ class _Figures:
         return sink.figures
 
     def __getattr__(self, name: str) -> Any:
+        if name == "everybodys":  # while it is being copied
+            raise AttributeError(name)
         return getattr(self._mine(), name)
 
     def __len__(self) -> int:
@@ -130,6 +132,29 @@ def _new_figure_manager(original: Callable[..., Any]) -> Callable[..., Any]:
     return new_figure_manager
 
 
+def _choosing(original: Callable[..., None]) -> Callable[..., None]:
+    """Of what chooses a backend: a job's figures need none, and the notebook's is not the job's to change."""
+
+    @functools.wraps(original)
+    def choose(backend: Any, *args: Any, **kwargs: Any) -> None:
+        if target.get() is None or _chosen() in (None, backend):
+            # Pyplot too loads by this the one that was chosen, or finds one where none was.
+            original(backend, *args, **kwargs)
+
+    return choose
+
+
+def _chosen() -> str | None:
+    """The process's backend, None while nobody has chosen one."""
+    # Read past ``rcParams`` itself, which would choose one now.
+    chosen = dict.__getitem__(sys.modules["matplotlib"].rcParams, "backend")
+    return chosen if isinstance(chosen, str) else None
+
+
+def _graft_backend(module: ModuleType) -> None:
+    replace(module, "use", _choosing)
+
+
 def _graft_figures(module: ModuleType) -> None:
     replace(module.Gcf, "figs", _Figures)
 
@@ -137,9 +162,11 @@ def _graft_figures(module: ModuleType) -> None:
 def _graft_pyplot(module: ModuleType) -> None:
     replace(module, "show", _show)
     replace(module, "new_figure_manager", _new_figure_manager)
+    replace(module, "switch_backend", _choosing)
 
 
 GRAFTS: Mapping[str, Graft] = {
+    "matplotlib": _graft_backend,
     "matplotlib._pylab_helpers": _graft_figures,
     "matplotlib.pyplot": _graft_pyplot,
 }

@@ -43,7 +43,7 @@ class Services:
     key: Callable[[], bytes]
     #: Takes what jobs dispatch.
     dispatcher: Dispatcher
-    #: Gives the arguments of a job as they were handed in, while this process lives; None: decode the stored ones.
+    #: Gives the arguments of a job as they were handed in, to its first attempt here; None: decode the stored ones.
     live_call: Callable[[UUID], tuple[tuple[Any, ...], dict[str, Any]] | None]
     #: Takes what a job returned, before its store knows.
     on_value: Callable[[Claim, object], None]
@@ -162,6 +162,9 @@ class Attempt:
     def _returned(self, value: object) -> _Ending:
         if self.context.stop_reason is StopReason.TIMEOUT:
             return self._timed_out("it went on and returned late")
+        if self.context.noticed and self.context.stop_reason is not None:
+            # It asked, heard that it should stop, and did: what it returned is of half its work.
+            return self._stopped(JobStopped(self.context.stop_reason))
         services = self.runner.services
         services.on_value(self.claim, value)
         text = "" if value is None else self._encode(value)

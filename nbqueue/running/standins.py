@@ -1,27 +1,27 @@
-"""Stand-ins for ``sys.stdout``, ``sys.stderr`` and logging that hand a job's text to its capture; know no capture.
+"""Stand-ins for ``sys.stdout`` and ``sys.stderr`` that hand a job's text to its capture; know no capture.
 
 They are put in place once and ask a ContextVar where text belongs: to what is the target in this context, else to
-what was there before. So text of a job never lands in the cell of a stranger, and prints of everybody else go
-where they always went. Limits, each of which only a child process lifts:
+what is there for everybody. So text of a job never lands in the cell of a stranger, and prints of everybody else go
+where they always went. Whoever replaces ``sys.stdout`` for a while (``redirect_stdout``, ``%%capture``) replaces it for
+himself: a job for this job, everybody else for everybody but the jobs. To know which of them it is, ``sys`` gets a
+class of its own, whose properties these streams are. Limits, each of which only a child process lifts:
 
 - Threads that a job starts by itself have a context of their own and are not captured, unless they run in
   ``contextvars.copy_context().run``.
-- What bypasses ``sys.stdout`` is not captured: ``os.write(1, ...)``, programs that a job starts.
-- Whoever replaces ``sys.stdout`` for a while (``%%capture``, ``redirect_stdout``) replaces it for jobs that are
-  running as well; the next job that begins is captured again.
+- What bypasses the streams of ``sys`` is not captured: ``os.write(1, ...)``, programs that a job starts.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
+from types import ModuleType
 from typing import Any, Protocol, TextIO, cast
 
-__all__ = ["Sink", "install", "settled", "target", "uninstall"]
+__all__ = ["Sink", "install", "is_screen", "settled", "target", "uninstall"]
 
 
 class Sink(Protocol):
@@ -29,6 +29,8 @@ class Sink(Protocol):
 
     #: Its open figures by number, as pyplot keeps them; None before the first.
     figures: OrderedDict[Any, Any] | None
+    #: What it has put in the place of "stdout" and "stderr" for itself; None before the first.
+    streams: dict[str, Any] | None
 
     def write(self, stream: str, text: str) -> None:
         """Take one piece of the text of "stdout", "stderr" or "log"."""
@@ -45,19 +47,20 @@ class Sink(Protocol):
 #: Where what is said in this context goes, None for where it always went.
 target: ContextVar[Sink | None] = ContextVar("nbqueue_target", default=None)
 
-_root = logging.getLogger()
 _installing = threading.Lock()
+# What interpreters print to is read from here, past all properties.
+_sys: dict[str, Any] = vars(sys)
 
 
 class _Stream:
-    """Stands in for ``sys.stdout`` or ``sys.stderr``.
+    """Stands in for one stream, whoever holds it: what a job writes is its sink's, the rest is the stream's.
 
     No subclass of an ``io`` class: those have methods of their own, which would hide the original's.
     """
 
-    def __init__(self, stream: str) -> None:
+    def __init__(self, stream: str, replaced: TextIO | None) -> None:
         self._stream = stream
-        self.replaced: TextIO | None = None
+        self.replaced = replaced
 
     def __getattr__(self, name: str) -> Any:
         if name == "replaced":  # while it is being made
@@ -126,113 +129,132 @@ class _Bytes:
         pass
 
 
-class _JobLog(logging.Handler):
-    """Puts the records of a captured context into its capture."""
+class _Place:
+    """What ``sys`` holds as one of its streams: leads to the one that is there in this context.
 
-    def createLock(self) -> None:  # noqa: N802 - the name is logging's
-        self.lock = None  # an append needs none
+    Only the interpreter sees it. Whoever reads ``sys.stdout`` is given what it leads to, so that what he puts in its
+    place may write to it.
+    """
 
-    def handle(self, record: logging.LogRecord) -> bool:
-        # The inherited one locks, and since Python 3.13 does not ask whether there is a lock.
-        kept = self.filter(record)
-        if kept:
-            # Since Python 3.12 a filter may give another record in place of this one.
-            self.emit(kept if isinstance(kept, logging.LogRecord) else record)
-        return bool(kept)
+    def __init__(self, stream: str) -> None:
+        self._stream = stream
+        self.everybodys: Any = None
+        #: The newest stand-in that was everybody's: a job's, until it puts another there.
+        self.jobs: Any = None
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.here(), name)
+
+    def here(self) -> Any:
+        """What is there in this context."""
         sink = target.get()
-        if sink is None or _written_anyway(record):
-            return
-        try:
-            sink.write("log", self.format(record) + "\n")
-        except Exception:
-            self.handleError(record)
+        if sink is None:
+            return self.everybodys
+        return self.jobs if sink.streams is None else sink.streams.get(self._stream, self.jobs)
+
+    def put(self, stream: Any) -> None:
+        """Put this there: a job for itself, everybody else for everybody but the jobs."""
+        if type(stream) is _Place:
+            # Read past the properties, as ``unittest.mock.patch`` does, and now put back.
+            stream = stream.jobs
+        sink = target.get()
+        if sink is None:
+            self.everybodys = stream
+            self.settle()
+        elif sink.streams is None:
+            sink.streams = {self._stream: stream}
+        else:
+            sink.streams[self._stream] = stream
+
+    def settle(self) -> None:
+        """Give jobs the stand-in that is everybody's, if it is one."""
+        if type(self.everybodys) is _Stream:
+            self.jobs = self.everybodys
+
+    def stand_in(self) -> None:
+        """Have a stand-in be everybody's."""
+        if type(self.everybodys) is not _Stream:
+            self.everybodys = _Stream(self._stream, self.everybodys)
+        self.settle()
+
+    def write(self, text: str) -> int:
+        sink = target.get()
+        if sink is not None and sink.streams is None and type(text) is str:
+            sink.write(self._stream, text)  # as its stand-in would: by far the most
+            return len(text)
+        here = self.here()
+        return len(text) if here is None else cast("int", here.write(text))
+
+    def flush(self) -> None:
+        here = self.here()
+        if here is not None:
+            here.flush()
 
 
-class _LastResort(_JobLog):
-    """Is asked where nobody configured logging; outside of a job it asks its predecessor."""
-
-    predecessor: logging.Handler | None = None
-
-    def handle(self, record: logging.LogRecord) -> bool:
-        if target.get() is not None:
-            return super().handle(record)
-        if self.predecessor is None or record.levelno < self.predecessor.level:
-            return False
-        return bool(self.predecessor.handle(record))
+_out, _err = _places = _Place("stdout"), _Place("stderr")
 
 
-def _written_anyway(record: logging.LogRecord) -> bool:
-    """Whether a handler of the user's writes this record to a stream that is captured."""
-    return any(
-        isinstance(getattr(handler, "stream", None), _Stream) and record.levelno >= handler.level
-        for handler in _root.handlers
-        if not isinstance(handler, _JobLog)
-    )
+def _placed(place: _Place) -> Any:
+    return property(lambda _: place.here(), lambda _, stream: place.put(stream))
 
 
-_job_log = _JobLog()
-_last_resort = _LastResort()
-for _handler in (_job_log, _last_resort):
-    _handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+def _original(name: str, place: _Place) -> Any:
+    """A stream that the interpreter began with; of a job it is the job's."""
+
+    def read(_: ModuleType) -> Any:
+        return _sys[name] if target.get() is None else place.jobs
+
+    return property(read, lambda _, stream: _sys.__setitem__(name, stream))
+
+
+class _Sys(ModuleType):
+    """The class of ``sys`` while something may be captured."""
+
+    stdout = _placed(_out)
+    stderr = _placed(_err)
+    __stdout__ = _original("__stdout__", _out)
+    __stderr__ = _original("__stderr__", _err)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Code that names it may be pickled by those who know plain modules alone.
+        return __import__, ("sys",)
 
 
 def install() -> None:
     """Put the stand-ins in their places; does nothing where they are. A capture that begins calls it."""
     with _installing:
-        # In one statement each: no other thread can come between reading and replacing.
-        if type(sys.stdout) is not _Stream:
-            out = _Stream("stdout")
-            face = cast("TextIO", out)
-            out.replaced, sys.stdout = sys.stdout, face
-            _lead_handlers(out.replaced, face)
-        if type(sys.stderr) is not _Stream:
-            err = _Stream("stderr")
-            face = cast("TextIO", err)
-            err.replaced, sys.stderr = sys.stderr, face
-            _lead_handlers(err.replaced, face)
-        _install_logging()
+        for name, place in zip(("stdout", "stderr"), _places, strict=True):
+            if _sys[name] is not place:
+                place.everybodys = _sys[name]
+            place.stand_in()
+            _sys[name] = place
+        sys.__class__ = _Sys
 
 
 def uninstall() -> None:
     """Put back what was there before ``install``; a capture that begins later installs anew."""
     with _installing:
-        if isinstance(sys.stdout, _Stream):
-            _lead_handlers(sys.stdout, sys.stdout.replaced)
-            sys.stdout = sys.stdout.replaced
-        if isinstance(sys.stderr, _Stream):
-            _lead_handlers(sys.stderr, sys.stderr.replaced)
-            sys.stderr = sys.stderr.replaced
-        _root.removeHandler(_job_log)
-        if logging.lastResort is _last_resort:
-            logging.lastResort = cast("Any", _last_resort.predecessor)
+        sys.__class__ = ModuleType
+        for name, place in zip(("stdout", "stderr"), _places, strict=True):
+            if _sys[name] is place:
+                stream = place.everybodys
+                _sys[name] = stream.replaced if type(stream) is _Stream else stream
 
 
 def settled() -> bool:
     """Whether everything is in its place; asked before every job, so it is quick."""
-    handlers = _root.handlers
     return (
-        type(sys.stdout) is _Stream
-        and type(sys.stderr) is _Stream
-        and (_job_log in handlers and len(handlers) > 1 if handlers else logging.lastResort is _last_resort)
+        _sys["stdout"] is _out
+        and _sys["stderr"] is _err
+        and type(_out.everybodys) is _Stream
+        and type(_err.everybodys) is _Stream
+        and type(sys) is _Sys
     )
 
 
-def _install_logging() -> None:
-    # The root gets our handler only where it has others: alone, it would make logging.basicConfig() do nothing.
-    others = [handler for handler in _root.handlers if handler is not _job_log]
-    if others:
-        _root.addHandler(_job_log)
-    else:
-        _root.removeHandler(_job_log)
-    if logging.lastResort is not _last_resort:
-        _last_resort.predecessor = logging.lastResort
-        logging.lastResort = cast("Any", _last_resort)
-
-
-def _lead_handlers(old: object, new: TextIO | None) -> None:
-    """Let the root's handlers that were bound to ``old`` write to ``new``: a job's records are the job's."""
-    for handler in _root.handlers:
-        if isinstance(handler, logging.StreamHandler) and handler.stream is old and new is not None:
-            handler.setStream(new)
+def is_screen(stream: object) -> bool:
+    """Whether what is written there is for whoever looks at this process, as cells are."""
+    screens = [_sys["__stdout__"], _sys["__stderr__"]]
+    for place in _places:
+        screens += [place.everybodys, getattr(place.everybodys, "replaced", None)]
+    return type(stream) is _Stream or (stream is not None and any(stream is one for one in screens))

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from nbqueue.errors import InvalidCommand
 from nbqueue.jobs import BatchRecord, NewBatch, NewJob, State
+from nbqueue.payload import same_call
 from nbqueue.store import Mapped
 from nbqueue.stores.index import Index
 
@@ -26,7 +27,7 @@ class RowJob(NamedTuple):
         """Whether a row that comes again needs no other job."""
         if self.job_id == new.job_id:
             return True  # the very call again, after its answer was lost
-        return self.payload == new.payload and self.state not in (State.FAILED, State.CANCELLED)
+        return self.state not in (State.FAILED, State.CANCELLED) and same_call(self.payload, new.payload)
 
 
 def put_batch(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 from nbqueue.jobs import BatchRecord, State
+from nbqueue.store import BatchCount
 
 __all__ = ["Books"]
 
@@ -18,11 +19,12 @@ BOOKS_KEPT = 1_000
 class _Book:
     """How many rows of one batch stand where."""
 
-    __slots__ = ("counts", "firsts", "runs")
+    __slots__ = ("counts", "firsts", "runs", "total")
 
     def __init__(self, runs: Iterable[tuple[int, int]], counts: Mapping[State, int]):
         self.runs = sorted(runs)
         self.firsts = [first for first, _ in self.runs]
+        self.total = sum(last - first + 1 for first, last in self.runs)
         self.counts = {state: counts.get(state, 0) for state in State}
 
     def covers(self, number: int) -> bool:
@@ -44,13 +46,13 @@ class Books:
         if len(self._books) > BOOKS_KEPT:
             self._books.popitem(last=False)
 
-    def counts(self, batch_id: UUID) -> dict[State, int] | None:
-        """Give a batch's counts, None where nobody keeps them."""
+    def count(self, batch_id: UUID) -> BatchCount | None:
+        """Give how many rows of a batch stand where, None where nobody counts them."""
         book = self._books.get(batch_id)
         if book is None:
             return None
         self._books.move_to_end(batch_id)
-        return dict(book.counts)
+        return BatchCount(book.total, dict(book.counts))
 
     def move(self, batch_id: UUID, number: int, before: State, after: State) -> None:
         """Note that a job of a batch has moved."""

@@ -20,7 +20,18 @@ from uuid import UUID
 
 from nbqueue.errors import QueueUnavailable
 from nbqueue.jobs import BatchRecord, Claim, JobRecord, NewBatch, NewJob, State
-from nbqueue.store import Answer, Capability, Handlers, Mapped, QueueInfo, Report, Selection, Turn, WorkerInfo
+from nbqueue.store import (
+    Answer,
+    BatchCount,
+    Capability,
+    Handlers,
+    Mapped,
+    QueueInfo,
+    Report,
+    Selection,
+    Turn,
+    WorkerInfo,
+)
 from nbqueue.stores.batching import put_batch
 from nbqueue.stores.index import Index
 from nbqueue.stores.ledger import Ledger
@@ -125,19 +136,18 @@ class IndexStore:
 
         return self._run(verb)
 
-    def count_batch(self, batch_id: UUID) -> dict[State, int]:
+    def count_batch(self, batch_id: UUID) -> BatchCount | None:
         """Give how many rows of a batch stand where."""
 
-        def verb(index: Index) -> dict[State, int]:
-            counts = index.books.counts(batch_id)
-            if counts is None:
+        def verb(index: Index) -> BatchCount | None:
+            count = index.books.count(batch_id)
+            if count is None:
                 self._write_out(index)
-                counts = dict.fromkeys(State, 0)
                 batch = self._ledger.batch(batch_id)
                 if batch is not None:
-                    counts |= self._ledger.batch_counts(batch)
-                    index.books.open(batch, counts)
-            return counts
+                    index.books.open(batch, self._ledger.batch_counts(batch))
+                    count = index.books.count(batch_id)
+            return count
 
         return self._run(verb)
 

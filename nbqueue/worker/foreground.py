@@ -89,7 +89,7 @@ def _replay(logs: Sequence[LogChunk]) -> None:
                     update="update" in shown,
                 )
         else:
-            (sys.stderr if chunk.stream == "stderr" else sys.stdout).write(chunk.text)
+            (sys.stdout if chunk.stream == "stdout" else sys.stderr).write(chunk.text)
 
 
 def _perform(call: Callable[[], Any], is_async: bool) -> Any:  # noqa: FBT001 - see Perform

@@ -156,6 +156,7 @@ def test_jobs_lists_what_a_context_has() -> None:
         "capture",
         "claim",
         "dispatcher",
+        "noticed",
         "request_stop",
         "started",
         "take_progress",

@@ -434,8 +434,10 @@ def test_lets_a_job_that_asks_end_by_itself(
     point.wait()
     assert one.executor.stop_job(claim.fence, reason)
     assert one.executor.news() == []
-    one.wait_for(claim)
+    (report,) = one.wait_for(claim)
     assert SHARED["cleaned"] == "files"
+    # It has stopped, so it has not succeeded, whatever it returned.
+    assert report.outcome is {StopReason.TIMEOUT: Outcome.TIMED_OUT}.get(reason, Outcome.CANCELLED)
 
 
 def test_breaks_off_a_job_that_asked_and_goes_on(bench: Callable[..., Bench], point: Point) -> None:

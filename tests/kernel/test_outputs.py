@@ -129,6 +129,92 @@ async def show(me, other):
     assert both == [[*(f"{me}{n}" for n in range(3)), f"{me} from a thread"] for me in "ab"]
 
 
+def test_what_a_job_has_ipython_show_lands_in_no_cell(kernel: Kernel) -> None:
+    """Values by the display hook, a cell that a job runs, and its traceback are the job's, in order."""
+    kernel.run(
+        BEGIN
+        + """
+import sys
+from IPython import get_ipython
+
+@nbq.job
+def show():
+    sys.displayhook(HTML("<b>42</b>"))
+    sys.displayhook(None)
+    before.set()
+    after.wait()
+    get_ipython().run_cell("print('ran'); 5")
+    sys.displayhook(6)
+    get_ipython().run_cell("{}['missing']")
+"""
+    )
+    assert seen(kernel, "receipt = show.dispatch(); _ = before.wait()") == []
+    assert seen(kernel, "after.set(); _ = receipt.wait(30)") == []
+    html, *values = kernel.ask("print(json.dumps(told(receipt)))")
+    assert html[1]["text/html"] == "<b>42</b>"
+    assert values == [[True, {"text/plain": "5"}], [True, {"text/plain": "6"}]]
+    text = kernel.ask("print(json.dumps(str(receipt.logs())))")
+    assert text.startswith("ran\n")
+    assert "KeyError" in text
+    (mine,) = seen(kernel, "7")
+    assert (mine["kind"], mine["data"]) == ("execute_result", {"text/plain": "7"})
+
+
+def test_output_widgets_in_a_job_clear_nothing_of_it(kernel: Kernel) -> None:
+    """``interact`` and others clear the output of their widget; what the job showed before stays."""
+    kernel.run(
+        BEGIN
+        + """
+import ipywidgets
+
+@nbq.job
+def show():
+    display("first")
+    out = ipywidgets.Output()
+    with out:
+        clear_output()
+        print("inside")
+        {}["missing"]
+    out.clear_output(wait=True)
+    ipywidgets.interact(lambda x: print("x is", x), x=3)
+    display("last")
+    return out.msg_id
+"""
+    )
+    busy = seen(kernel, "receipt = show.dispatch(); _ = receipt.wait(30)")
+    assert not [message for message in busy if message["kind"] in DISPLAYS]
+    texts = kernel.ask("print(json.dumps([output.data['text/plain'] for output in receipt.outputs()]))")
+    assert (texts[0], texts[-1]) == ("'first'", "'last'")
+    assert kernel.ask("print(json.dumps(receipt.result()))") == ""
+    text = kernel.ask("print(json.dumps(str(receipt.logs())))")
+    assert text.startswith("inside\n")
+    assert text.endswith("x is 3\n")
+    assert "KeyError" in text
+    cell = "out = ipywidgets.Output()\nwith out:\n    print(bool(out.msg_id))"
+    assert [one["text"] for one in seen(kernel, cell) if one["kind"] == "stream"] == ["True\n"]
+
+
+def test_logs_of_a_job_are_in_no_cell(kernel: Kernel) -> None:
+    """A logger that had its own handler before: its records are the job's, once; the notebook's are shown."""
+    kernel.run(
+        "import logging\napp = logging.getLogger('app'); app.setLevel('INFO')\napp.addHandler(logging.StreamHandler())"
+    )
+    kernel.run(
+        BEGIN
+        + """
+@nbq.job
+def work():
+    app.info("from the job")
+    print("by the interpreter", file=sys.__stdout__)
+
+import sys
+"""
+    )
+    assert seen(kernel, "receipt = work.dispatch(); _ = receipt.wait(30)") == []
+    assert kernel.ask("print(json.dumps(str(receipt.logs())))") == "from the job\nby the interpreter\n"
+    assert [one["text"] for one in seen(kernel, "app.info('from the cell')")] == ["from the cell\n"]
+
+
 def test_displays_beside_capture_and_a_display_of_the_cell(kernel: Kernel) -> None:
     """A job displays into no %%capture of the user's, and the user's own displays go where they went."""
     kernel.run(

@@ -6,9 +6,12 @@ import asyncio
 import subprocess
 import sys
 import threading
+import types
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +108,21 @@ def batch_progress(batch: nbq.Batch) -> Any:
     states = batch.frame()["state"].value_counts()
     names = ("pending", "running", "succeeded", "failed", "cancelled")
     return (len(batch), *(int(states[name]) for name in names))
+
+
+def test_progress_of_many_runs_is_cheap(queues: nbq.QueueManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What rows a batch has is not read to count them, though somebody else may have mapped others under its key."""
+    first = queues.map("x:y", pd.Series(range(4)), key="rows")
+    queues.map("x:y", pd.Series(range(4))[::-1], key="rows")
+    asked: list[object] = []
+    real = Ledger.batch
+    monkeypatch.setattr(Ledger, "batch", lambda self, which: (asked.append(which), real(self, which))[1])
+    assert [first.progress() for _ in range(3)] == [(4, 4, 0, 0, 0, 0)] * 3
+    assert not asked
+    queues.map("x:y", [0], key="rows")
+    assert (first.progress(), len(first)) == ((1, 1, 0, 0, 0, 0), 1)
+    queues.map("x:y", [], key="rows")
+    assert (first.progress(), len(first)) == ((0, 0, 0, 0, 0, 0), 0)
 
 
 def test_books_are_few(queues: nbq.QueueManager, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +232,9 @@ def test_results_are_on_the_index(queues: nbq.QueueManager) -> None:
     assert FRAME.assign(result=results)["result"].sum() == 12
 
 
+NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001 - as many jobs return it
+
+
 @pytest.mark.parametrize(
     ("values", "dtype"),
     [
@@ -233,6 +254,37 @@ def test_results_are_on_the_index(queues: nbq.QueueManager) -> None:
         ([(1, 2), [3]], "object"),
         ([pd.Timestamp("2026-01-01", tz="UTC"), ValueError], "datetime64[us, UTC]"),
         ([ValueError, ValueError], "object"),
+        ([np.float64(0.1), np.float64(1)], "float64"),
+        ([np.float64(0.1), 1.0, ValueError], "float64"),
+        ([np.float32(0.1), np.float32(2)], "float32"),
+        ([np.float32(0.1), 0.1], "float64"),
+        ([np.int32(1), np.int32(-1)], "int32"),
+        ([np.int32(1), ValueError], "Int32"),
+        ([np.int8(1), np.uint8(255)], "int16"),
+        ([np.int32(1), 2**40], "int64"),
+        ([np.uint64(2**64 - 1), ValueError], "UInt64"),
+        ([np.uint64(2**64 - 1), -1], "object"),
+        ([np.int64(2**60 + 1), 0.5], "object"),
+        ([np.int8(1), np.float32(0.5)], "float32"),
+        ([np.bool_(True), False], "bool"),
+        ([np.bool_(True), ValueError], "boolean"),
+        ([True, 1], "object"),
+        ([pd.NA, 2**60 + 1], "Int64"),
+        ([pd.NA, True], "boolean"),
+        ([pd.NA, 0.5], "Float64"),
+        ([pd.NA, float("nan")], "object"),
+        ([pd.NA, "a"], "string"),
+        ([pd.NA, pd.NA], "object"),
+        ([NAIVE, ValueError], "datetime64[us]"),
+        ([datetime(2026, 1, 1, tzinfo=UTC), pd.NaT], "datetime64[us, UTC]"),
+        ([NAIVE, datetime(2026, 1, 1, tzinfo=UTC)], "object"),
+        ([pd.NaT, pd.Timestamp(1, unit="ns")], "datetime64[ns]"),
+        ([NAIVE.replace(year=9999), pd.Timestamp(1, unit="ns")], "object"),
+        ([np.datetime64(1, "ns"), pd.Timestamp(1, unit="ns")], "datetime64[ns]"),
+        ([timedelta(days=1), ValueError], "timedelta64[us]"),
+        ([pd.NaT, pd.Timedelta(1, "ns")], "timedelta64[ns]"),
+        ([pd.NaT, pd.NaT], "object"),
+        ([date(2026, 1, 1), NAIVE], "object"),
     ],
     ids=str,
 )
@@ -250,7 +302,8 @@ def test_results_lose_nothing(in_memory: nbq.QueueManager, values: list[Any], dt
     results = batch.results()
     assert results.dtype == dtype
     for value, result in zip(values, results, strict=True):
-        assert result is None or pd.isna(result) if value in (ValueError, None) else result == value
+        missing = value is ValueError or value is None or pd.isna(value) is True
+        assert result is None or pd.isna(result) if missing else result == value
 
 
 INDEXES = [
@@ -265,6 +318,7 @@ INDEXES = [
     pd.date_range("2026-03-28", periods=3, tz="Europe/Berlin"),
     pd.to_timedelta([1, 2, 3], unit="h"),
     pd.CategoricalIndex(["b", "a", "b"], categories=["a", "b", "z"]),
+    pd.CategoricalIndex([2, 1, 2], categories=pd.Index([1, 2], dtype="int8")),
     pd.period_range("2026-01", periods=3, freq="M"),
     pd.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1)], names=["letter", None]),
     pd.MultiIndex.from_product([pd.to_datetime(["2026-01-01"]), [1.5, 2.5, 3.5]]),
@@ -297,6 +351,8 @@ COLUMNS = {
     "category": pd.Categorical(["a", None], categories=["b", "a"]),
     "ordered": pd.Categorical([3, 1], categories=[3, 1], ordered=True),
     "bins": pd.cut([1, 5], [0, 2, 6]),
+    "codes": pd.Categorical([1, 2], categories=pd.Index([2, 1, 0], dtype="int8")),
+    "days": pd.Categorical(pd.to_datetime(["2026-01-01", "2026-01-02"])),
     "nullable": pd.array([1, None], dtype="Int64"),
     "maybe": pd.array([True, None], dtype="boolean"),
     "list": [[1], {"a": (1,)}],
@@ -309,6 +365,38 @@ def test_column_comes_back(in_memory: nbq.QueueManager, name: str) -> None:
     frame = pd.DataFrame({name: COLUMNS[name]})
     batch = in_memory.batch(in_memory.map("x:y", frame).batch_id)
     assert_frame_equal(batch.frame()[[name]], frame)
+
+
+def test_labels_of_numpy_are_those_of_pandas(in_memory: nbq.QueueManager) -> None:
+    """A time of NumPy among other labels is a time, not a count of nanoseconds."""
+    index = pd.Index([0, np.datetime64(1, "ns"), np.timedelta64(1, "ns"), np.int8(7)], dtype=object)
+    labels = in_memory.map("x:y", pd.Series(range(4), index=index)).results().index.tolist()
+    assert labels == [0, pd.Timestamp(1, unit="ns"), pd.Timedelta(1, "ns"), 7]
+    assert list(map(type, labels)) == [int, pd.Timestamp, pd.Timedelta, int]
+
+
+def test_name_of_the_columns_comes_back(in_memory: nbq.QueueManager) -> None:
+    """What the columns together are called is kept."""
+    frame = FRAME.rename_axis(columns="field")
+    shown = in_memory.batch(in_memory.map(ratio(), frame).batch_id).frame()
+    assert_frame_equal(shown[["number", "by"]], frame)
+
+
+def test_items_of_a_class_come_back(queues: nbq.QueueManager) -> None:
+    """An item is the first field of a Job class, and the column has its name."""
+
+    class Send(nbq.Job):
+        to: str
+        copies: int = 1
+
+        def handle(self) -> str:
+            return self.to
+
+    batch = queues.map(Send, ["a", "bb"])
+    drain(queues)
+    frame = batch.frame()
+    assert frame["to"].tolist() == frame["result"].tolist() == ["a", "bb"]
+    assert list(frame) == ["to", "state", "result", "error", "seconds"]
 
 
 def test_items_come_back(queues: nbq.QueueManager) -> None:
@@ -412,6 +500,41 @@ def test_what_was_pruned_is_said(queues: nbq.QueueManager) -> None:
             queues.batch(which)
 
 
+def test_row_that_cannot_be_read(queues: nbq.QueueManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes nothing away from the others: what it had is missing, which is said with the reason."""
+    module = types.ModuleType("of_another_process")
+    color = Enum("Color", {"RED": 1}, module=module.__name__)
+    module.Color = color  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    @nbq.job
+    def give(number: int, item: Any) -> Any:
+        if item == 3:
+            raise ValueError("no")
+        return item
+
+    frame = pd.DataFrame({"number": [1, 2, 3, 4], "item": [7, color.RED, 3, range(2)]}, index=list("abcd"))
+    monkeypatch.setenv("NBQUEUE_SECRET", "what it was signed with")
+    batch = queues.map(give, frame)
+    drain(queues)
+    monkeypatch.delitem(sys.modules, module.__name__)
+    monkeypatch.setenv("NBQUEUE_SECRET", "what others have instead")
+    results = (
+        'the results of 2 of the 4 rows .* cannot be read here, and are missing; that of row "b": .*Color'
+    )
+    arguments = (
+        'the arguments of 2 of the 4 rows .* cannot be read here, and are missing; those of row "b": .*Color'
+    )
+    with pytest.warns(UserWarning, match=results):
+        assert batch.results().tolist() == [7, pd.NA, pd.NA, pd.NA]
+    with pytest.warns(UserWarning, match=results), pytest.warns(UserWarning, match=arguments):
+        shown = batch.frame()
+    assert shown["number"].tolist() == [1, pd.NA, 3, pd.NA]
+    assert shown["item"].isna().tolist() == [False, True, False, True]
+    assert shown["state"].tolist() == ["succeeded", "succeeded", "failed", "succeeded"]
+    assert batch.failed().index.tolist() == ["c"]
+
+
 def test_unknown_batch(queues: nbq.QueueManager) -> None:
     """There is no batch that nobody mapped."""
     with pytest.raises(nbq.JobNotFound, match="no batch 'scores'"):
@@ -440,6 +563,18 @@ def test_key_dispatches_what_is_new_changed_or_failed(queues: nbq.QueueManager) 
     # One that was made before shows the batch as it is now.
     assert first.results().to_dict() == batch.results().to_dict()
     assert (len(first), first.progress().total) == (4, 4)
+
+
+def test_order_of_names_is_no_change(queues: nbq.QueueManager) -> None:
+    """Columns that were moved, or keywords in another order, are the same arguments; other values are not."""
+    frame = pd.DataFrame({"a": [1, 2], "b": [1.5, 2.5], "ä": ["x", None]})
+    queues.map("x:y", frame, key="frame")
+    assert queues.map("x:y", frame[["ä", "a", "b"]], key="frame").dispatched == 0
+    assert queues.map("x:y", frame.assign(a=[1, 9])[["b", "ä", "a"]], key="frame").dispatched == 1
+    queues.map("x:y", [{"a": 1, "b": {1}}], key="dicts")
+    assert queues.map("x:y", [{"b": {1}, "a": 1}], key="dicts").dispatched == 0
+    assert queues.map("x:y", [{"a": {1}, "b": 1}], key="dicts").dispatched == 1
+    assert queues.batch("frame").frame()["a"].tolist() == [1, 9]
 
 
 def test_key_with_fewer_rows(queues: nbq.QueueManager) -> None:
@@ -619,3 +754,31 @@ def test_quiet_without_a_reason(queues: nbq.QueueManager) -> None:
         warnings.simplefilter("always")
         batch.results(), batch.frame(), batch.failed()
     assert not said
+
+
+@pytest.mark.parametrize("key", [None, "again"])
+def test_what_cannot_be_stored_is_kept_from_the_start(
+    queues: nbq.QueueManager, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    """A row that ends before ``map`` has returned has its value too, with a key as well that was mapped before."""
+
+    @nbq.job
+    def lock(number: int) -> Any:
+        return threading.Lock()
+
+    if key:
+        with queues.worker():
+            queues.map(lock, [0], key=key).wait(30)
+    insert = queues.store.put_batch
+
+    def slow(*args: Any) -> Any:
+        mapped = insert(*args)
+        with queues.worker() as worker:
+            worker.drain(30)
+        return mapped
+
+    monkeypatch.setattr(queues.store, "put_batch", slow)
+    batch = queues.map(lock, [1, 2], key=key)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert all(isinstance(value, type(threading.Lock())) for value in batch.results())

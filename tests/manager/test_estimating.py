@@ -8,7 +8,7 @@ import pytest
 
 import nbqueue as nbq
 from nbqueue.facade.estimating import Estimate, in_words
-from nbqueue.facade.watching.glancing import glance
+from nbqueue.facade.watching.glancing import glance, retried
 from nbqueue.lifecycle import Outcome
 from nbqueue.store import ReportKind
 from nbqueue.testing import FakeClock, memory_manager
@@ -57,6 +57,7 @@ def test_only_lately(clock: FakeClock) -> None:
 
 def test_one_run() -> None:
     """A single run is no median."""
+    assert str(Estimate(2, 0.0001, 0.0001)) == "takes less than 1 ms: median of the last 2 runs"
     assert str(Estimate(1, 75.0, 75.0)) == "takes about 1 min 15 s: the last run"
 
 
@@ -78,29 +79,42 @@ def test_in_words(seconds: float, words: str) -> None:
     assert in_words(seconds) == words
 
 
-def test_glance(clock: FakeClock) -> None:
-    """A look at some jobs gives their state in a word, and the progress of the attempt that runs."""
-    with memory_manager(clock) as queues:
+def test_glance() -> None:
+    """A look at some jobs gives their status as ``jobs`` has it, and the progress of the attempt that runs."""
+    with memory_manager() as queues:
         worker = FakeWorker(queues.store)
         receipt = queues.dispatch(nbq.QueuedCommand("work").with_max_attempts(2).with_backoff(60))
         late = queues.dispatch(nbq.QueuedCommand("late").with_delay(60))
 
         def status(of: nbq.JobDispatch) -> str:
-            return glance(queues, [of.job_id])[of.job_id].status(clock.time())
+            return glance(queues, [of.job_id])[of.job_id].status
 
         assert (status(receipt), status(late)) == ("pending", "scheduled")
         claim = worker.take_one()
         worker.say(claim, ReportKind.NEWS, progress='{"done":1,"total":4,"note":""}')
-        assert glance(queues, [receipt.job_id])[receipt.job_id].progress == {
+        assert glance(queues, [late.job_id, receipt.job_id])[receipt.job_id].progress == {
             "done": 1,
             "total": 4,
             "note": "",
         }
         worker.end(claim, Outcome.FAILED, error="KeyError: 'x'")
         assert status(receipt) == "retrying"
-        clock.advance(61)
+        receipt.retry()
         claim = worker.take_one()
         assert glance(queues, [receipt.job_id])[receipt.job_id].progress is None
         receipt.cancel()
         assert status(receipt) == "cancelling"
         assert glance(queues, []) == {}
+
+
+def test_retried() -> None:
+    """Whether some job was let run again is told once."""
+    with memory_manager() as queues:
+        receipt = queues.dispatch(nbq.QueuedCommand("work"))
+        seen, again = retried(queues, 0)
+        assert not again
+        receipt.cancel()
+        receipt.retry()
+        seen, again = retried(queues, seen)
+        assert again
+        assert retried(queues, seen) == (seen, False)

@@ -10,7 +10,7 @@ from dataclasses import field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, NewType, Optional, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, NewType, Optional, Protocol, Union
 from uuid import UUID
 
 import click
@@ -40,6 +40,10 @@ class Color(enum.Enum):
 class Level(enum.IntEnum):
     LOW = 1
     HIGH = 2
+
+
+class Walker(Protocol):
+    def walk(self) -> None: ...
 
 
 class Bound(NamedTuple):
@@ -74,6 +78,7 @@ KINDS = [
     (float, "float", "0.5", 0.5),
     (float, "float", 3, 3.0),
     (float, "float", "inf", float("inf")),
+    (float, "float", "-Infinity", float("-inf")),
     (bool, "bool", True, True),
     (bool, "bool", "false", False),
     (str, "str", " as it is ", " as it is "),
@@ -96,12 +101,22 @@ KINDS = [
     (str | None, "str", "", None),
     (bool | None, "choice", "no", False),
     (bool | None, "choice", None, None),
+    (bool | None, "choice", True, True),
+    (bool | None, "choice", False, False),
+    (Literal[1, "a", True], "choice", 1, 1),
+    (Literal[1, "a", True], "choice", True, True),
     (Literal["a"] | None, "choice", None, None),
     (Union[int, str], "str", "7", 7),  # noqa: UP007
     (str | int, "str", "x7", "x7"),
     (list[int], "list", "1\n\n2", [1, 2]),
     (list[int], "list", "[1, 2]", [1, 2]),
     (list[str], "list", ["a", "b"], ["a", "b"]),
+    (list[str], "list", "[draft] a\r\nb", ["[draft] a", "b"]),
+    (list[str], "list", "a\x0bb\u2028c\nd\re", ["a\x0bb\u2028c", "d\re"]),
+    (list[list[int]], "list", "[1,2]\n[3]", [[1, 2], [3]]),
+    (list[list[int]], "list", "[1,2]", [[1, 2]]),
+    (list[list[int]], "list", "[[1,2], [3]]", [[1, 2], [3]]),
+    (list[list[int]], "list", "[[1,2], []]", [[1, 2], []]),
     (list, "list", "1\nx", [1, "x"]),
     (tuple[int, ...], "list", "1\n2", (1, 2)),
     (tuple[int, str], "list", "1\n2", (1, "2")),
@@ -110,6 +125,8 @@ KINDS = [
     (list[dict[str, int]], "list", '{"a": 1}', [{"a": 1}]),
     (dict, "json", '{"a": [1]}', {"a": [1]}),
     (dict[str, Path], "json", '{"a": "b"}', {"a": Path("b")}),
+    (dict[int, int], "json", '{"1": 2}', {1: 2}),
+    (dict[date, int], "json", '{"2026-03-01": 2}', {date(2026, 3, 1): 2}),
     (Mapping[str, Any], "json", {"a": 1}, {"a": 1}),
     (Annotated[int, "rows"], "int", "1", 1),
     (Annotated[int, Bound(1, 5)], "int", "5", 5),
@@ -135,6 +152,15 @@ WRONG = [
     (int, True, "whole number"),
     (int, 1.5, "whole number"),
     (float, "half", "number"),
+    (float, "1e400", "too large"),
+    (float, float("inf"), 'as text: "inf"'),
+    (Any, "NaN", "quotes"),
+    (Any, '{"a": [1, -Infinity]}', "-Infinity is no JSON"),
+    (Any, "1e400", "1e400 is too large"),
+    (Any, [float("nan")], "no JSON"),
+    (dict, '{"a": NaN}', "NaN is no JSON"),
+    (dict, {"a": 1e400}, "no JSON"),
+    (dict[str, float], '{"a": 1e400}', "1e400 is too large"),
     (bool, "perhaps", "neither true nor false"),
     (str, 7, "no text"),
     (date, "2026-02-30", "2026-03-01"),
@@ -146,10 +172,19 @@ WRONG = [
     (Color, "r", "none of RED, BLUE"),
     (list[int], "1\nx", "line 2: "),
     (list[int], 5, "must be a list"),
+    (list[str], '["a",\n"b"', "is no JSON"),
+    (list[int], "[1,\n2", "is no JSON"),
+    (set[Any], "[[1], [2]]", "items of a set"),
+    (frozenset[dict], '{"a": 1}', "items of a set"),
     (tuple[int, str], "1", "needs 2 lines, not 1"),
     (dict, "[1]", "JSON object"),
     (dict, "{", "line 1, column 2"),
     (dict[str, int], '{"a": "x"}', "a: "),
+    (dict[int, int], '{"a": 1}', "key a: "),
+    (dict[int, int], '{"1": 1, "01": 2}', "01"),
+    (bool | None, "perhaps", "neither true nor false"),
+    (Literal[1, "a"], True, "none of 1, a"),
+    (Walker, '{"x": 1}', "no form can make"),
     (int | date, "x", "whole number"),
     (Annotated[int, Bound(1, 5)], "6", "1 to 5"),
     (bytes, "x", "is no JSON"),
@@ -183,6 +218,9 @@ DEFAULTS = [
     (list[int], [1], [1]),
     (tuple[str, ...], ("a",), ["a"]),
     (dict, {"a": 1}, '{"a": 1}'),
+    (dict[int, str], {1: "a"}, '{"1": "a"}'),
+    (Any, "NaN", '"NaN"'),
+    (float, float("inf"), "inf"),
     (timedelta, timedelta(minutes=1), "60"),
     (int | None, None, None),
     (int, None, None),
@@ -198,6 +236,21 @@ def test_defaults(annotation: Any, default: Any, shown: Any) -> None:
     assert only.default == shown
     assert spec.parse({"x": shown}).arguments["x"] == default
     json.dumps(spec.plain())
+
+
+def test_needed_but_for_a_box() -> None:
+    """A box that is not ticked says no, also where nothing is said of it; lines that are all empty are none."""
+    assert spec_of(bool).parse({}).arguments == {"x": False}
+    assert spec_of(bool).parse({"x": None}).arguments == {"x": False}
+    assert spec_of(bool, default=True).parse({}).arguments == {}
+    assert refused(spec_of(list[str]), {"x": " \n\n"}) == {"x": "is needed"}
+
+
+def test_box_that_may_be_none() -> None:
+    """A bool whose default is None is a choice of three: a box could not say None."""
+    spec = spec_of(bool, default=None)
+    assert (spec.fields[0].kind, spec.fields[0].nullable) == ("choice", True)
+    assert [spec.parse({"x": given}).arguments["x"] for given in (None, True, "no")] == [None, True, False]
 
 
 def test_left_empty() -> None:
@@ -219,6 +272,38 @@ def test_default_of_another_kind() -> None:
     assert spec.parse({"x": None}).arguments == {}
 
 
+class Contrary:
+    """An object that refuses to be looked at, as arrays and query expressions do."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("ambiguous")
+
+
+ODD: dict[str, Any] = {
+    "list": [1, 2],
+    "dict": {"min": 0},
+    "contrary": Contrary(),
+    "list of such": list[Contrary()],  # type: ignore[misc]
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_annotations(name: str) -> None:
+    """An annotation may be any object; one that is no type leaves its field as if there were none."""
+    annotation = ODD[name]
+    assert spec_of(annotation).parse({"x": "[7]"}).arguments == {"x": [7]}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="has no type statement")
+def test_type_that_holds_itself() -> None:
+    """A type that is made of itself has no end; its field is as if there were none."""
+    names: dict[str, Any] = {}
+    exec("type Nested = dict[str, Nested] | list[Nested]", names)
+    assert spec_of(names["Nested"]).parse({"x": "[7]"}).arguments == {"x": [7]}
+
+
 SCALARS = st.one_of(
     st.tuples(st.just(int), st.integers()),
     st.tuples(st.just(float), st.floats(allow_nan=False)),
@@ -232,6 +317,8 @@ SCALARS = st.one_of(
     st.tuples(st.just(Literal[1, "1", True]), st.sampled_from([1, "1", True])),
     st.tuples(st.just(list[int]), st.lists(st.integers())),
     st.tuples(st.just(list[str]), st.lists(st.text())),
+    st.tuples(st.just(list[list[str]]), st.lists(st.lists(st.text()))),
+    st.tuples(st.just(dict[int, str]), st.dictionaries(st.integers(), st.text())),
     st.tuples(st.just(dict[str, date]), st.dictionaries(st.text(), st.dates())),
     st.tuples(
         st.just(Any),

@@ -274,7 +274,7 @@ def test_plain_work_needs_no_secret(queues: nbq.QueueManager, monkeypatch: pytes
 
 
 def test_what_json_cannot_hold_is_handed_over_as_it_is(queues: nbq.QueueManager) -> None:
-    """In its own process the handler gets the very object, until the job has ended."""
+    """In its own process the first attempt gets the very object."""
 
     class Thing:
         pass
@@ -288,6 +288,29 @@ def test_what_json_cannot_hold_is_handed_over_as_it_is(queues: nbq.QueueManager)
         receipt = same.dispatch(thing)
         assert receipt.result(SOON) is thing
         assert queues.live.call(receipt.job_id) is None
+
+
+def test_a_retry_sees_nothing_of_what_a_failed_attempt_did(queues: nbq.QueueManager) -> None:
+    """Its arguments are decoded anew, in a job and in the row of a batch, and still of the user's own class."""
+    import numpy as np
+
+    class Thing:
+        def __init__(self) -> None:
+            self.numbers = np.array([1])
+
+    @nbq.job(tries=3, backoff=0)
+    def add(thing: Thing) -> int:
+        assert isinstance(thing, Thing)
+        thing.numbers += 1
+        if nbq.current().attempt < 3:
+            raise OSError("flaky")
+        return int(thing.numbers[0])
+
+    with queues.worker():
+        receipt = add.dispatch(Thing())
+        batch = queues.map(add, [Thing()])
+        assert receipt.result(SOON) == 2
+        assert list(batch.wait(SOON).results()) == [2]
 
 
 def test_what_another_connection_dispatched_is_handed_over_too(tmp_path: Path) -> None:

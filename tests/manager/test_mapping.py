@@ -126,6 +126,18 @@ def test_an_item_is_one_argument(queues: nbq.QueueManager, items: Any) -> None:
     assert list(map(type, given_rows)) == list(map(type, plain))
 
 
+@pytest.mark.parametrize("dtype", ["M8[ns]", "M8[us]", "M8[D]", "m8[ns]", "m8[us]"])
+def test_times_of_numpy_are_those_of_pandas(queues: nbq.QueueManager, dtype: str) -> None:
+    """An array of times gives what a Series of it would, never a count of nanoseconds."""
+    array = np.array([20_000, "NaT"], dtype=dtype)
+    queues.map(keep_items(), array)
+    drain(queues)
+    (time, gap), scalar = given_rows, array[0]
+    assert time == (pd.Timestamp if dtype.startswith("M") else pd.Timedelta)(scalar)
+    assert type(time) is (pd.Timestamp if dtype.startswith("M") else pd.Timedelta)
+    assert gap is pd.NaT
+
+
 def test_dicts_are_keyword_arguments(queues: nbq.QueueManager) -> None:
     """Each with the keys it has."""
     rows = [{"path": "a"}, {"path": "b", "batch": 2}]
@@ -193,6 +205,34 @@ def test_columns_must_fit(
             queues.map(handlers()[kind], items)
         assert all(part in str(refused.value) for part in parts)
     assert queues.jobs().empty
+
+
+def test_context_is_no_column(queues: nbq.QueueManager) -> None:
+    """A handler that is given its context takes nothing else of that name, whatever other names it takes."""
+
+    @nbq.job
+    def any_name(ctx: nbq.Context, **row: int) -> None: ...
+
+    @nbq.job
+    def by_position(ctx: nbq.Context, /, **row: int) -> int:
+        return row["ctx"]
+
+    class Field(nbq.Job):
+        ctx: int
+
+        def handle(self) -> int:
+            return self.ctx
+
+    rows = [{"ctx": 1, "n": 2}]
+    for items in (rows, pd.DataFrame(rows)):
+        with pytest.raises(nbq.InvalidCommand, match=r"'ctx'.*rename it"):
+            queues.map(any_name, items)
+    with pytest.raises(nbq.InvalidCommand, match=r"'ctx'.*rename it"):
+        queues.dispatch(any_name.call(ctx=1))
+    assert queues.jobs().empty
+    fitting = [queues.map(work, [{"ctx": 1}]) for work in (by_position, Field)]
+    drain(queues)
+    assert [batch.results().tolist() for batch in fitting] == [[1], [1]]
 
 
 @pytest.mark.parametrize("kind", ["function", "class", "command"])
@@ -373,6 +413,8 @@ def test_frame_inside_a_job_goes_to_its_queue(queues: nbq.QueueManager) -> None:
         "import pandas, nbqueue",
         "import nbqueue, pandas",
         "import nbqueue, threading; import pandas.core.frame",
+        "import nbqueue, importlib.util; importlib.util.find_spec('pandas'); import pandas",
+        "import nbqueue, importlib.util; importlib.util.find_spec('pandas.core'); import pandas",
     ],
 )
 def test_accessor_whatever_is_imported_first(order: str) -> None:

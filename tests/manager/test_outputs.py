@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,40 @@ def test_what_is_harmless_needs_no_signature(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("text", ["", "nonsense", "7", "[]", '{"data":7}', '{"data":{"text/html":"<b>"}}'])
 def test_nonsense_in_a_file_is_shown_as_text(text: str) -> None:
     """What is no display in a file from elsewhere fails nobody who looks."""
+    (output,) = outputs_in(text)
+    assert dict(output.data) == {"text/plain": text}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"data":{"text/html":"<b>","x/y":NaN,"text/plain":"P"},"metadata":{},"signature":"x"}',
+        '{"data":{"text/html":"<b>","text/plain":"P"},"metadata":{"x":-Infinity},"signature":"\\ud800"}',
+        '{"data":{"text/html":"<b>","text/plain":"P"},"metadata":{"image/png":{"width":NaN,"height":1e999}}}',
+        '{"data":{"text/html":"<b>","\\ud800":7,"text/plain":"P"},"metadata":{},"display_id":[],"update":7}',
+        '{"data":{"x/y":' + "[" * 500 + "]" * 500 + ',"text/plain":"P"},"metadata":{},"signature":"x"}',
+        '{"data":' + "[" * 200_000,
+    ],
+)
+def test_a_hostile_display_is_withheld(text: str) -> None:
+    """Whatever a stranger has put into a file, it is looked at without an error, and goes into a page without one."""
+    (output,) = outputs_in(text)
+    assert not output.trusted
+    assert set(output.data) <= {"text/plain"}
+    shown, metadata = output._repr_mimebundle_()
+    assert "withheld" in shown["text/plain"]
+    assert json.dumps([shown, metadata], allow_nan=False, ensure_ascii=False).encode()
+
+
+def test_a_surrogate_in_a_file_can_be_shown() -> None:
+    """Text that no page takes is written out."""
+    (output,) = outputs_in('{"data":{"text/plain":"caf\\udce9"},"metadata":{}}')
+    text = output.data["text/plain"]
+    assert text.encode("ascii", "replace") == b"caf\\udce9"
+
+
+def outputs_in(text: str) -> Any:
+    """The outputs of a job in a file that has this for its display."""
 
     class File:
         def query(self, sql: str, params: object = ()) -> Any:
@@ -162,14 +197,7 @@ def test_nonsense_in_a_file_is_shown_as_text(text: str) -> None:
             at = pd.Timestamp("2026-03-01", tz="UTC")
             return pd.DataFrame({"attempt": [1], "said_at": [at], "stream": ["output"], "text": [text]})
 
-    (output,) = outputs_of(File(), receipt_id(), key=bytes)  # type: ignore[arg-type] # all it is asked for
-    assert dict(output.data) == {"text/plain": text}
-
-
-def receipt_id() -> Any:
-    import uuid
-
-    return uuid.UUID(int=7)
+    return outputs_of(File(), uuid.UUID(int=7), key=bytes)  # type: ignore[arg-type] # all it is asked for
 
 
 def test_a_widget_of_another_kernel_is_shown_as_its_text() -> None:
@@ -251,8 +279,14 @@ def test_run_in_the_foreground_shows_it_here(capsys: pytest.CaptureFixture[str])
         print("one")
         ctx.capture.show({"text/plain": "two"}, {})
         print("three")
+        ctx.log.info("logged")
 
     with memory_manager() as queues:
         queues.run(show.call())
-        assert capsys.readouterr().out == "one\ntwo\nthree\n"
-        assert str(queues.job(queues.jobs()["job_id"][0]).outputs()) == "one\ntwo\nthree\n"
+        log = "INFO nbqueue.job: logged\n"
+        ran = capsys.readouterr()
+        assert (ran.out, ran.err) == ("one\ntwo\nthree\n", log)
+        outputs = queues.job(queues.jobs()["job_id"][0]).outputs()
+        assert str(outputs) == f"one\ntwo\nthree\n{log}"
+        outputs._ipython_display_()
+        assert capsys.readouterr() == ran

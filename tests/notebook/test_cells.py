@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,6 +130,107 @@ def test_few_that_failed_are_kept(shell: InteractiveShell) -> None:
     """The names of cells that failed are kept for a retry, but only of the latest."""
     kept = [job(shell, "", "raise KeyError").wait(30).job_id for _ in range(FAILED_MAX + 3)]
     assert [snapshots.get(job_id) is not None for job_id in kept] == [False] * 3 + [True] * FAILED_MAX
+
+
+@pytest.mark.parametrize("way", ["forget", "prune"])
+def test_one_that_is_forgotten_is_kept_no_longer(shell: InteractiveShell, way: str) -> None:
+    """What is left of the job goes with it, and what others are to run on stays."""
+    kept = len(snapshots)
+    waiting = job(shell, "--delay 1h", "1")
+    failed = job(shell, "", "raise KeyError").wait(30)
+    assert len(snapshots) == kept + 2
+    if way == "forget":
+        nbq.manager().forget(failed)
+    else:
+        nbq.manager().prune(0)
+    assert len(snapshots) == kept + 1
+    waiting.cancel()
+    waiting.wait(30)
+    assert len(snapshots) == kept
+
+
+def test_a_file_that_is_opened_again(shell: InteractiveShell) -> None:
+    """Its cells run on the names they had and give their values; what was cancelled is kept no longer."""
+    kept = len(snapshots)
+    queues = nbq.connect("again.duckdb")
+    shell.user_ns["n"] = 1
+    ran, cancelled, forgotten = (str(job(shell, f"--out {name}", "n + 1")) for name in ("ran", "off", "gone"))
+    shell.user_ns["n"] = 10
+    queues.close()
+    with nbq.connect("again.duckdb") as queues:
+        queues.cancel([cancelled, forgotten])
+        queues.forget(forgotten)
+        assert len(snapshots) == kept + 1
+        with queues.worker(when_empty=True) as worker:
+            worker.wait(30)
+        assert queues.job(ran).state == "succeeded"
+    assert len(snapshots) == kept
+    assert [shell.user_ns.get(name) for name in ("ran", "off", "gone")] == [2, None, None]
+
+
+def test_a_queue_in_memory_takes_its_cells_along(shell: InteractiveShell) -> None:
+    """They go when it closes, and those of another stay."""
+    kept = len(snapshots)
+    queues = nbq.connect(":memory:")
+    job(shell, "", "1")
+    other = nbq.connect(":memory:")
+    job(shell, "", "1")
+    assert len(snapshots) == kept + 2
+    queues.close()
+    with nbq.connect(":memory:"):
+        assert len(snapshots) == kept + 1
+    other.close()
+    assert len(snapshots) == kept
+
+
+FORKS = """
+import os, sys
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.run_line_magic("load_ext", "nbqueue")
+os.mkfifo("begun")
+os.mkfifo("go")
+receipt = shell.run_cell_magic("job", "", "said = !echo > begun; read line < go; echo $line\\nsaid[0]")
+open("begun").read()
+child = os.fork()
+if child == 0:
+    sys.exit()
+os.waitpid(child, 0)
+go = os.open("go", os.O_RDWR)
+os.write(go, b"said\\n")
+print(receipt.wait(30).state, receipt.record().result)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_fork_that_exits_ends_no_command(tmp_path: Path) -> None:
+    """The commands that cells wait for are those of the process that began them."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.splitlines()[-1:] == ['succeeded "said"'], done.stderr
+
+
+def test_completing_a_command_looks_at_the_newest_jobs(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was dispatched long ago is not looked for at every Tab, unless it has a handler here."""
+    monkeypatch.setattr("nbqueue.facade.completing._RECENT", 3)
+
+    @nbq.command("old:here")
+    def here() -> None: ...
+
+    try:
+        for command in ("old:here", "old:away", "new:one", "new:two", "new:one"):
+            nbq.dispatch(nbq.QueuedCommand(command), delay=3600)
+        _, found = shell.complete("", "%nbq dispatch ", 14)
+        assert [name for name in found if name.startswith(("old", "new"))] == [
+            "new:one",
+            "new:two",
+            "old:here",
+        ]
+    finally:
+        nbq.handlers.registry.registry.unregister("old:here")
 
 
 def test_a_handler_takes_only_its_own(shell: InteractiveShell) -> None:

@@ -77,6 +77,23 @@ def test_load_without_autostart(shell: InteractiveShell) -> None:
     assert nbq.manager().workers() == []
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("concurrency", 8), ("executor", "thread"), ("url", "jobs.duckdb"), ("default_queue", "imports")],
+)
+def test_load_with_a_setting_made_before(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str], name: str, value: object
+) -> None:
+    """What an ipython_config.py sets holds from the beginning, and after loading again."""
+    shell.config.NBQueue[name] = value
+    for load in ("load_ext", "reload_ext"):
+        shell.run_line_magic(load, "nbqueue")
+        assert capsys.readouterr().err == ""
+        assert shell.run_line_magic("config", f"NBQueue.{name}") == value
+    assert len(nbq.manager().workers()) == 1
+    shell.run_line_magic("unload_ext", "nbqueue")
+
+
 def test_load_takes_the_queue_that_is_there(shell: InteractiveShell, tmp_path: Path) -> None:
     """Where the notebook has connected a queue, that one is meant, and unloading leaves it open."""
     with nbq.connect("jobs.duckdb") as queues:
@@ -246,8 +263,14 @@ def test_config_that_cannot_be(loaded: InteractiveShell, capsys: pytest.CaptureF
     assert "missing" in said
     assert f"The queue stays {nbq.manager().name}" in said
     assert len(nbq.manager().workers()) == 1
-    loaded.run_line_magic("config", "NBQueue.url = ''")
-    assert isinstance(nbq_(loaded, "jobs"), pd.DataFrame)
+    loaded.run_line_magic("config", "NBQueue")
+    shown = capsys.readouterr().out
+    # What was refused is not kept, so that it does not come back with the next setting.
+    assert "Current: 'thread'" in shown
+    assert "missing" not in shown
+    loaded.run_line_magic("config", "NBQueue.default_queue = 'imports'")
+    assert capsys.readouterr().err == ""
+    assert nbq_(loaded, "dispatch greet").queue == "imports"
 
 
 def test_plot(loaded: InteractiveShell) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import subprocess
@@ -143,3 +144,18 @@ print(queues.sql("select progress from jobs")["progress"][0], repr(str(receipt.l
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("""{"done":6,"total":6,"note":"first"} ''\n""", "")
+
+
+def test_a_bar_that_is_switched_off_silences_nobody() -> None:
+    """Within a disabled bar the next one is the outermost."""
+    with Job() as job:
+        for _ in tqdm.tqdm(range(2), disable=True):
+            inner = tqdm.tqdm(range(3), desc="inner", mininterval=0)
+            assert list(inner) == [0, 1, 2]
+        assert job.progress() == (3, 3, "inner")
+
+
+def test_its_signature_can_be_read() -> None:
+    """Whoever inspects tqdm afterwards, as editors do, sees its parameters."""
+    with Job():
+        assert "iterable" in inspect.signature(tqdm.tqdm.__init__).parameters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from typing import Any
 
 import pytest
@@ -44,8 +45,48 @@ def test_what_was_displayed_comes_back() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), object(), {1, 2}])
 def test_what_json_cannot_hold_is_reduced_to_text(value: object) -> None:
-    """A display that JSON has no word for is its plain text, and no error in the job."""
-    assert written({"text/plain": "7", "application/json": value}, key=key)["data"] == {"text/plain": "7"}
+    """Of a display the types that JSON has a word for are kept, else a text says so; it is no error in the job."""
+    rich = {"text/plain": "7", "text/html": "<b>7</b>"}
+    bundle = written({**rich, "application/json": value}, metadata={"a": value, "b": 1}, key=key, context="7")
+    assert (bundle["data"], bundle["metadata"]) == (rich, {"b": 1})
+    assert bundles.is_trusted(bundle, key=key, context="7")
+    (text,) = written({"application/json": value})["data"].items()
+    assert text == ("text/plain", "an output that JSON cannot hold")
+
+
+def deep() -> list[Any]:
+    inner: list[Any] = []
+    for _ in range(100_000):
+        inner = [inner]
+    return inner
+
+
+def test_what_is_nested_too_deeply_is_left_out() -> None:
+    """Neither writing nor reading it fails; in a file it is of a type that is not shown."""
+    assert written({"text/plain": "7", "application/json": deep()})["data"] == {"text/plain": "7"}
+    read = bundles.read('{"data":{"text/plain":' + "[" * 100_000)
+    assert bundles.harmless(read["data"]) == {}
+    assert list(read["data"]) == ["application/json"]
+
+
+def test_a_lone_surrogate_is_written_out() -> None:
+    """No page and no store takes one; a pair is a character, and stays."""
+    bundle = written({"text/html": "caf\udce9 \U0001f600", "text/plain": "caf\udce9"}, key=key, context="7")
+    shown = [bundle["data"][mime].encode("utf-8", "replace").decode() for mime in ("text/html", "text/plain")]
+    assert shown == ["caf\\udce9 \U0001f600", "caf\\udce9"]
+    assert bundles.is_trusted(bundle, key=key, context="7")
+    # Whoever puts it back has changed what was signed.
+    bundle["data"]["text/html"] = "caf\udce9 \U0001f600"
+    assert not bundles.is_trusted(bundle, key=key, context="7")
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999", "-1e999", "1" + "0" * 4000, "-1", '"3"', "null", "[3]"])
+def test_only_sizes_are_harmless_metadata(number: str) -> None:
+    """An image is as large as a page may be; all else is left out."""
+    metadata = json.loads(
+        f'{{"image/png":{{"width":{number},"height":3,"onload":4}},"image/gif":7,"x":{{"width":3}}}}'
+    )
+    assert bundles.harmless_metadata(metadata) == {"image/png": {"height": 3}}
 
 
 @pytest.mark.parametrize(
@@ -91,6 +132,13 @@ def test_a_secret_that_cannot_be_read_leaves_it_unsigned() -> None:
     assert "signature" not in bundle
     signed = written({"text/html": "<b>"}, key=key)
     assert not bundles.is_trusted(signed, key=broken, context="")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, deep()], ids=["nan", "inf", "deep"])
+def test_a_signed_value_that_json_cannot_hold_is_not_trusted(value: object) -> None:
+    """Nobody has signed it, as nobody can have written it."""
+    bundle = {"data": {"text/html": "<b>", "x/y": value}, "metadata": {}, "signature": "x"}
+    assert not bundles.is_trusted(bundle, key=key, context="")
 
 
 @pytest.mark.parametrize(

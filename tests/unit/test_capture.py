@@ -8,14 +8,18 @@ import contextvars
 import functools
 import io
 import logging
+import pickle
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import cloudpickle
 import pytest
 
 from nbqueue.running.capture import Capture, active, install, uninstall
@@ -46,6 +50,19 @@ def bare_logging(test: Callable[..., None]) -> Callable[..., None]:
             test(*args, **kwargs)
 
     return wrapped
+
+
+@contextlib.contextmanager
+def own_logger(handler: logging.Handler, propagate: bool = True) -> Iterator[logging.Logger]:
+    """A logger from INFO up that has this handler."""
+    logger = logging.getLogger("own")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logger, "propagate", propagate)
+        patch.setattr(logger, "handlers", [handler])
+        logger.setLevel("INFO")
+        yield logger
+    logger.setLevel(logging.NOTSET)
+    handler.close()
 
 
 def in_thread(work: object) -> None:
@@ -295,19 +312,125 @@ def test_install_is_idempotent_and_undone() -> None:
 
 
 def test_somebody_else_replacing_stdout_meanwhile() -> None:
-    """Under redirect_stdout the next job is captured still, others are redirected, and afterwards all is as before."""
+    """Under redirect_stdout jobs are captured still, others are redirected, and afterwards all is as before."""
     install()
     before = sys.stdout
     redirected = io.StringIO()
-    with contextlib.redirect_stdout(redirected):
-        with Capture() as capture:
+    with Capture() as capture:
+        cell = contextvars.Context()
+        redirect = contextlib.redirect_stdout(redirected)
+        cell.run(redirect.__enter__)
+        print("running")
+        cell.run(redirect.__exit__, None, None, None)
+    with redirect:
+        with Capture() as other:
             print("job")
         print("cell")
-    assert (capture.text(), redirected.getvalue()) == ("job\n", "cell\n")
+    assert (capture.text(), other.text(), redirected.getvalue()) == ("running\n", "job\n", "cell\n")
     assert sys.stdout is before
     with Capture() as capture:
         print("next")
     assert capture.text() == "next\n"
+
+
+def test_jobs_that_redirect_do_so_for_themselves(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two jobs whose redirections overlap each get their own, and nobody else's text; afterwards all is as before."""
+    install()
+    before = sys.stdout
+    turns = threading.Barrier(3, timeout=20)
+    taken: dict[str, tuple[str, str]] = {}
+
+    def job(name: str) -> None:
+        own = io.StringIO()
+        with Capture() as capture:
+            print("not redirected")
+            with contextlib.redirect_stdout(own):
+                assert sys.stdout is own
+                turns.wait()
+                print(name)
+        taken[name] = capture.text(), own.getvalue()
+
+    threads = [threading.Thread(target=job, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    print("cell")
+    turns.wait()
+    for thread in threads:
+        thread.join(20)
+    assert taken == {name: ("not redirected\n", f"{name}\n") for name in "ab"}
+    assert sys.stdout is before
+    print("cell")
+    assert capsys.readouterr().out == "cell\ncell\n"
+
+
+def test_a_job_that_never_puts_stdout_back_mutes_itself_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """What it puts in the place of a stream is there for the rest of this job."""
+    with Capture() as capture:
+        print("before")
+        own = sys.stdout = io.StringIO()
+        print("mine")
+        sys.stdout = None
+        print("nowhere")
+    assert (capture.text(), own.getvalue()) == ("before\n", "mine\n")
+    print("cell")
+    with Capture() as capture:
+        print("next job")
+    assert capture.text() == "next job\n"
+    assert capsys.readouterr().out == "cell\n"
+
+
+def test_a_job_may_put_a_stream_around_stdout() -> None:
+    """One that writes to what was there before, as a tee does, and one that sends errors to the output."""
+
+    class Loud:
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+        def write(self, text: str) -> int:
+            return int(self.inner.write(text.upper()))
+
+        def flush(self) -> None:
+            self.inner.flush()
+
+    with Capture() as capture:
+        quiet, sys.stdout = sys.stdout, Loud(sys.stdout)  # type: ignore[assignment]
+        print("loud", flush=True)
+        sys.stdout = quiet
+        sys.stderr = sys.stdout
+        print("quiet", file=sys.stderr)
+    assert spoken(capture) == [("stdout", "LOUD\nquiet\n")]
+
+
+def test_a_patched_stream_is_put_back(capsys: pytest.CaptureFixture[str]) -> None:
+    """By ``unittest.mock.patch``, which reads what the module holds, in a job and in a cell."""
+    install()
+    before = sys.stdout
+    with Capture() as capture:
+        with mock.patch("sys.stdout", io.StringIO()) as own:
+            print("patched")
+        print("job")
+    assert (capture.text(), own.getvalue()) == ("job\n", "patched\n")
+    with mock.patch("sys.stdout", io.StringIO()) as own:
+        print("patched")
+    print("cell")
+    assert (capsys.readouterr().out, own.getvalue()) == ("cell\n", "patched\n")
+    assert sys.stdout is before
+
+
+def test_the_streams_that_python_began_with_are_captured() -> None:
+    """In a kernel what is printed there lands in a cell; outside of a job they are what they were."""
+    original = sys.__stdout__
+    with Capture() as capture:
+        print("mine", file=sys.__stdout__)
+        print("oh", file=sys.__stderr__)
+    assert spoken(capture) == [("stdout", "mine\n"), ("stderr", "oh\n")]
+    assert sys.__stdout__ is original
+
+
+def test_code_that_names_sys_is_pickled_as_ever() -> None:
+    """The module goes by its name, installed or not."""
+    install()
+    assert pickle.loads(cloudpickle.dumps(lambda: sys.maxsize))() == sys.maxsize
 
 
 # -------------------------------------------------------------------------------------- logging
@@ -357,7 +480,7 @@ def test_a_handler_of_the_users_does_not_double_records(
     logging.basicConfig(format="set up: %(message)s")
     with Capture() as capture:
         logging.getLogger("pipeline").warning("once")
-    assert spoken(capture) == [("stderr", "set up: once\n")]
+    assert spoken(capture) == [("log", "set up: once\n")]
     assert capsys.readouterr() == ("", "")
     uninstall()
     logging.getLogger("pipeline").warning("after us")
@@ -389,6 +512,92 @@ def test_basic_config_by_force_is_survived() -> None:
         logging.getLogger("pipeline").error("still here")
     assert capture.text() == "ERROR pipeline: still here\n"
     assert file.getvalue() == "still here\n"
+
+
+@pytest.mark.parametrize("first", ["logging", "nbqueue"])
+@pytest.mark.parametrize("propagate", [True, False])
+@bare_logging
+def test_a_logger_with_a_handler_of_its_own(
+    capsys: pytest.CaptureFixture[str], first: str, propagate: bool
+) -> None:
+    """Its records are in the job's log once, as it writes them, and in no cell; others' go where they went."""
+    if first == "nbqueue":
+        install()
+    with own_logger(logging.StreamHandler(), propagate) as logger:
+        logger.handlers[0].setFormatter(logging.Formatter("app: %(message)s"))
+        with Capture() as capture:
+            logger.info("the job")
+        assert spoken(capture) == [("log", "app: the job\n")]
+        assert capsys.readouterr() == ("", "")
+        logger.info("the cell")
+        assert capsys.readouterr().err == "app: the cell\n"
+
+
+@bare_logging
+def test_a_handler_that_shows_nothing_hides_nothing(tmp_path: Path) -> None:
+    """With a NullHandler or a file on its logger, and no handler on the root, a record is in the job's log too."""
+    with own_logger(logging.NullHandler()) as logger, Capture() as capture:
+        logger.info("null")
+    assert spoken(capture) == [("log", "INFO own: null\n")]
+    with own_logger(logging.FileHandler(tmp_path / "log.txt")) as logger, Capture() as capture:
+        logger.info("file")
+    assert spoken(capture) == [("log", "INFO own: file\n")]
+    assert (tmp_path / "log.txt").read_text() == "file\n"
+
+
+@bare_logging
+def test_a_filter_of_a_handler_hides_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the user keeps off his screen is in the job's log, and what a filter adds to a record its format finds."""
+
+    def judge(record: logging.LogRecord) -> bool:
+        record.job = 7
+        return record.msg != "unwanted"
+
+    handler = logging.StreamHandler()
+    handler.addFilter(judge)
+    handler.setFormatter(logging.Formatter("%(job)s %(message)s"))
+    with own_logger(handler) as logger, Capture() as capture:
+        logger.info("unwanted")
+        logger.info("wanted")
+    assert spoken(capture) == [("log", "INFO own: unwanted\n7 wanted\n")]
+    assert capsys.readouterr() == ("", "")
+
+
+@bare_logging
+def test_a_handler_that_prints_doubles_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """One that is no StreamHandler and prints what it is given, as Rich's does."""
+
+    class Printing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            print("printed", record.getMessage())
+
+    with own_logger(Printing()) as logger:
+        with Capture() as capture:
+            logger.info("once")
+            print("and on")
+        assert spoken(capture) == [("log", "INFO own: once\n"), ("stdout", "and on\n")]
+        logger.info("outside")
+    assert capsys.readouterr() == ("printed outside\n", "")
+
+
+@bare_logging
+def test_a_handler_bound_to_the_original_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    """It was made before the first job, and is none of a job's; the handler of a job's own buffer is."""
+    out, buffer = logging.StreamHandler(sys.stdout), io.StringIO()
+    with own_logger(out) as logger, Capture() as capture:
+        logger.addHandler(logging.StreamHandler(buffer))
+        logger.info("both")
+    assert (capture.text(), buffer.getvalue()) == ("both\n", "both\n")
+    assert capsys.readouterr() == ("", "")
+
+
+@bare_logging
+def test_a_record_that_cannot_be_formatted_is_told() -> None:
+    """As outside of jobs it is no error of who logs, and the reason is among what is written."""
+    with own_logger(logging.NullHandler()) as logger, Capture() as capture:
+        logger.info("%d", "seven")
+    assert "--- Logging error ---" in capture.text()
+    assert "TypeError" in capture.text()
 
 
 def test_a_whole_interpreter_ends_in_peace() -> None:

@@ -153,3 +153,14 @@ def test_beyond_the_limit_clearing_makes_room() -> None:
             show(capture, f"{number:050}")
             told(capture)
     assert told(capture) == ["-", f"[{999:050}]"]
+
+
+def test_a_job_asks_nobody() -> None:
+    """Whoever sits at the notebook is not asked in a cell of his own what a job wants to know."""
+    from ipykernel.kernelbase import Kernel
+
+    from nbqueue.running import displays, grafts
+
+    grafts.want(displays.GRAFTS)
+    with Capture(), pytest.raises(RuntimeError, match="a job cannot ask for input"):
+        Kernel._input_request(None, "who? ", None, None)

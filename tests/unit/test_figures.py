@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pytest
 from matplotlib._pylab_helpers import Gcf
@@ -99,6 +100,25 @@ def test_a_figure_that_cannot_be_drawn_is_told(monkeypatch: pytest.MonkeyPatch) 
     assert "notamathword" in chunk.text
 
 
+@pytest.mark.parametrize("choose", [mpl.use, plt.switch_backend])
+def test_a_job_does_not_change_the_backend(choose: Any) -> None:
+    """The line that many scripts begin with, and one that asks for a window: the notebook keeps its own."""
+    plt.switch_backend("svg")
+    name = choose.__name__
+    with Capture() as capture:
+        for backend in ("Agg", "pdf"):
+            getattr(mpl if name == "use" else plt, name)(backend)
+        plt.plot([1, 2])
+        figures.show_open(capture)
+        assert plt.get_backend() == "svg"
+    assert plt.get_backend() == "svg"
+    assert type(plt.figure().canvas).__name__ == "FigureCanvasSVG"
+    (data,) = shown(capture)
+    assert base64.b64decode(data["image/png"]).startswith(PNG)
+    plt.switch_backend("agg")
+    assert plt.get_backend() == "agg"
+
+
 def test_everything_is_put_back() -> None:
     """Uninstalled, pyplot has its own collection again, with what was in it."""
     mine = plt.figure()
@@ -110,19 +130,22 @@ def test_everything_is_put_back() -> None:
 
 
 def test_a_job_may_be_the_first_to_import_pyplot() -> None:
-    """Nothing was there to be changed when it began, and yet its figures are its own."""
+    """Nothing was there to be changed when it began, and yet its figures are its own, and the backend is not."""
     code = """
-import sys
+import os, sys
+os.environ["MPLBACKEND"] = "svg"
 from nbqueue.running import figures, run
 from nbqueue.running.capture import Capture
 with Capture() as capture:
     assert "matplotlib" not in sys.modules
+    import matplotlib
+    matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     plt.plot([1, 2])
     figures.show_open(capture)
     plt.figure()
 assert plt.get_fignums() == []
-print([chunk.stream for chunk in capture.drain()])
+print([chunk.stream for chunk in capture.drain()], plt.get_backend())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("['output']\n", "")
+    assert (done.stdout, done.stderr) == ("['output'] svg\n", "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
@@ -60,26 +60,40 @@ class FrameAccessor:
 
 
 class _AfterPandas(MetaPathFinder):
-    """Stands before the finders until somebody imports pandas, and lets that end with the accessor."""
+    """Stands before the finders until somebody has imported pandas, and lets that end with the accessor."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find pandas as the others do, once; and nothing else."""
-        if name != "pandas" or self not in sys.meta_path:
+        """Find pandas as the finders behind this one do; and nothing else."""
+        if name != "pandas":
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        spec = self._find_behind(name, path, target)
         loader: Any = None if spec is None else spec.loader
-        if loader is not None:
-            execute = loader.exec_module
+        execute = getattr(loader, "exec_module", None)
+        if execute is not None:
 
             def execute_and_register(module: ModuleType) -> None:
                 execute(module)
-                _register(module)
+                if module.__name__ == name:
+                    _register(module)
+                    self._leave()
 
             loader.exec_module = execute_and_register
         return spec
+
+    def _find_behind(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None
+    ) -> ModuleSpec | None:
+        finders = sys.meta_path.copy()
+        behind = finders[finders.index(self) + 1 :] if self in finders else []
+        found = (finder.find_spec(name, path, target) for finder in behind if hasattr(finder, "find_spec"))
+        return next((spec for spec in found if spec is not None), None)
+
+    def _leave(self) -> None:
+        # Not when it is found: many look for a module only to know whether it is installed.
+        with contextlib.suppress(ValueError):
+            sys.meta_path.remove(self)
 
 
 def offer() -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import threading
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Generator, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from nbqueue.errors import QueueUnavailable
 from nbqueue.facade.batches import rowframes
+from nbqueue.facade.batches.gaps import Gaps
 from nbqueue.facade.receipt import JobDispatch, Source
 from nbqueue.jobs import BatchRecord, JobRecord, State, seconds, utc
 
@@ -102,11 +101,13 @@ class Batch:
     [2, 4, 6]
     """
 
-    __slots__ = ("__weakref__", "_batch", "_dispatched", "_source", "_values")
+    __slots__ = ("__weakref__", "_batch", "_dispatched", "_source", "_total", "_values")
 
     def __init__(self, source: BatchSource, batch: BatchRecord, dispatched: int | None = None) -> None:
         self._source = source
         self._batch = batch
+        # It is a sum over all runs of it, and asked for often.
+        self._total = batch.total
         self._dispatched = dispatched
         # What no store can keep comes here, as long as somebody holds this.
         self._values = source.live.row_values(batch.batch_id)
@@ -139,7 +140,7 @@ class Batch:
         return self._dispatched
 
     def __len__(self) -> int:
-        return self._batch.total
+        return self._total
 
     def __bool__(self) -> bool:
         """A batch is one even if it has no rows."""
@@ -149,11 +150,11 @@ class Batch:
 
     def progress(self) -> BatchProgress:
         """Give how many rows stand where; cheap enough to be asked a few times a second."""
-        total = self._latest().total
-        counts = self._source.store.count_batch(self.batch_id)
-        # Somebody may have mapped more rows under its key in between.
-        total = max(total, sum(counts.values()))
-        return BatchProgress(total, **{state.value: counts[state] for state in State})
+        counted = self._source.store.count_batch(self.batch_id)
+        if counted is None:
+            return BatchProgress(self._total, **dict.fromkeys(State, 0))
+        self._total = counted.total
+        return BatchProgress(counted.total, **{state.value: counted.states[state] for state in State})
 
     def wait(self, timeout: float | timedelta | None = None) -> Self:
         """Wait until all rows have ended, however they did.
@@ -213,10 +214,9 @@ class Batch:
         Values are read from the store. What it could not keep is there as long as the process that ran the row lives
         and somebody holds this batch.
         """
-        lost: list[str] = []
-        find = functools.partial(self._unstored, lost)
-        results = rowframes.rows_results(self._source.store, self._latest(), find)
-        self._warn(len(results), lost)
+        gaps = Gaps(self._kept)
+        results = rowframes.rows_results(self._source.store, self._latest(), gaps)
+        gaps.tell(self._named(), self._total, len(results))
         return results
 
     def frame(self) -> pd.DataFrame:
@@ -224,16 +224,17 @@ class Batch:
 
         A column of the input that has one of these names keeps it; the other is then ``job_state``, ``job_result`` …
         """
-        lost: list[str] = []
-        find = functools.partial(self._unstored, lost)
-        frame = rowframes.rows_frame(self._source.store, self._latest(), find)
-        self._warn(len(frame), lost)
+        gaps = Gaps(self._kept)
+        frame = rowframes.rows_frame(self._source.store, self._latest(), gaps)
+        gaps.tell(self._named(), self._total, len(frame))
         return frame
 
     def failed(self) -> pd.DataFrame:
         """Give the rows of ``frame`` that failed."""
-        find = functools.partial(self._unstored, [])
-        return rowframes.rows_frame(self._source.store, self._latest(), find, State.FAILED)
+        gaps = Gaps(self._kept)
+        frame = rowframes.rows_frame(self._source.store, self._latest(), gaps, State.FAILED)
+        gaps.tell(self._named(), len(frame), len(frame))
+        return frame
 
     def receipts(self) -> Iterator[JobDispatch]:
         """Give the receipts of its jobs one by one, in the order of the input."""
@@ -273,6 +274,7 @@ class Batch:
         """The batch as it was mapped last: one with a key may have other rows by now."""
         if self._batch.key:
             self._batch = self._source.store.get_batch(self.batch_id) or self._batch
+            self._total = self._batch.total
         return self._batch
 
     def _ids(self, *states: State) -> Iterator[list[uuid.UUID]]:
@@ -281,21 +283,11 @@ class Batch:
         for start in range(0, len(ids), _FEW):
             yield [uuid.UUID(text) for text in ids[start : start + _FEW]]
 
-    def _unstored(self, lost: list[str], job_id: str) -> tuple[bool, object]:
+    def _kept(self, job_id: str) -> tuple[bool, object]:
         """Whether a value that could not be stored is kept here, and the value."""
         kept = self._values.get(uuid.UUID(job_id))
         found = self._source.store.get((uuid.UUID(job_id),)) if kept is not None else ()
         # A value of a claim that was taken back meanwhile is not the row's.
         if kept is not None and found and found[0].fence == kept[0]:
             return True, kept[1]
-        lost.append(job_id)
         return False, None
-
-    def _warn(self, found: int, lost: list[str]) -> None:
-        """Say what is missing in what is given."""
-        if forgotten := self._batch.total - found:
-            sentence = f"{forgotten} of the {len(self)} rows of {self._named()} were pruned or forgotten"
-            warnings.warn(f"{sentence}, and are left out", stacklevel=3)
-        if lost:
-            sentence = f"{len(lost)} results of {self._named()} could not be stored, and are missing"
-            warnings.warn(f"{sentence}: only the process that ran them had them", stacklevel=3)

@@ -94,8 +94,15 @@ class Batching(Dispatching):
         batch = NewBatch(batch_id, call.command, call.origin, name, label_text(_head(call, table)))
         rows = _Rows(call, table, given, queue or self.config.default_queue, now)
         jobs, calls = rows.prepare(batch_id)
+        # Workers may have run them before the batch is made here: what no store can keep has a place from the start.
+        known = self.store.get_batch(name) if name else None
+        places = [
+            self.live.row_values(which) for which in {batch_id, *(() if known is None else (known.batch_id,))}
+        ]
         mapped = self.live.put_batch(batch, jobs, call.handler, calls)
-        return Batch(self, mapped.batch, dispatched=len(jobs) - len(mapped.left))
+        made = Batch(self, mapped.batch, dispatched=len(jobs) - len(mapped.left))
+        del places
+        return made
 
     def batch(self, id: uuid.UUID | str) -> Batch:
         """Take a batch up again, by its id or by the ``key`` it was mapped under.
@@ -215,7 +222,7 @@ def _head(call: Call, table: Table) -> dict[str, Any]:
         columns = dict(table.dtypes)
     elif table.records is None:
         item = _item_name(call.handler)
-    return {"index": dict(table.index), "columns": columns, "item": item}
+    return {"index": dict(table.index), "columns": columns, "named": table.named, "item": item}
 
 
 def _item_name(handler: Handler | None) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nbqueue import payload
 from nbqueue.errors import NbqueueError
+from nbqueue.facade.batches.dtypes import narrowest, typed
+from nbqueue.facade.batches.gaps import Gaps
 from nbqueue.facade.batches.tables import read_label
 from nbqueue.jobs import BatchRecord, State
 from nbqueue.running.run import unstored_reason
@@ -26,8 +28,7 @@ _SQL = {
     "seconds": "run_seconds AS seconds",
     "state": "state::VARCHAR AS state",
 }
-#: A whole number above this is not the same as a float.
-_EXACT = 2**53
+_Call = tuple[tuple[object, ...], dict[str, object]]
 
 
 def read_rows(store: Store, batch: BatchRecord, columns: Sequence[str], state: State | None = None) -> Any:
@@ -66,31 +67,24 @@ def job_ids(store: Store, batch: BatchRecord, *states: State) -> list[str]:
     return [str(job_id) for job_id in found["job_id"][found["state"].isin([str(state) for state in states])]]
 
 
-def rows_results(
-    store: Store, batch: BatchRecord, unstored: Callable[[str], tuple[bool, object]]
-) -> pd.Series[Any]:
+def rows_results(store: Store, batch: BatchRecord, gaps: Gaps) -> pd.Series[Any]:
     """Give what the rows returned, on the input's index; missing where one has not succeeded.
 
     Parameters
     ----------
     store, batch
         As of ``read_rows``.
-    unstored : callable
-        Gives, by a job's id, whether its value is kept in this process, and the value.
+    gaps : Gaps
+        Is told what is missing.
     """
     head = read_label(batch.head)
     rows = read_rows(store, batch, ("job_id", "row_label", "state", "result"))
     index = _index(rows["row_label"], head["index"])
-    results: pd.Series[Any] = _series(_results(rows, batch, unstored), index)
+    results: pd.Series[Any] = narrowest(_results(rows, batch, gaps), index)
     return results
 
 
-def rows_frame(
-    store: Store,
-    batch: BatchRecord,
-    unstored: Callable[[str], tuple[bool, object]],
-    state: State | None = None,
-) -> pd.DataFrame:
+def rows_frame(store: Store, batch: BatchRecord, gaps: Gaps, state: State | None = None) -> pd.DataFrame:
     """Give the input with what became of each row, on the input's index; as ``rows_results``."""
     import pandas as pd
 
@@ -98,10 +92,10 @@ def rows_frame(
     columns = ("job_id", "row_label", "arguments", "state", "result", "error", "seconds")
     rows = read_rows(store, batch, columns, state)
     index = _index(rows["row_label"], head["index"])
-    frame = _arguments(rows["arguments"], batch, head)
+    frame = _arguments(rows, batch, head, gaps)
     taken = set(frame)
     states = pd.Categorical(rows["state"], categories=[str(one) for one in State])
-    results = _series(_results(rows, batch, unstored), None)
+    results = narrowest(_results(rows, batch, gaps))
     added = {
         "state": states,
         "result": results,
@@ -115,51 +109,43 @@ def rows_frame(
         frame[shown] = values
     result = pd.DataFrame(frame)
     result.index = index
+    result.columns.name = head["named"]
     return result
 
 
 # --------------------------------------------------------------------------------------------- what went in
 
 
-def _arguments(texts: Any, batch: BatchRecord, head: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(rows: Any, batch: BatchRecord, head: Mapping[str, Any], gaps: Gaps) -> dict[str, Any]:
     """The input's columns, out of what was stored of each call."""
-    calls = [_call(text, batch.command) for text in texts]
+    calls = [
+        _call(text, batch.command, label, gaps)
+        for text, label in zip(rows["arguments"], rows["row_label"], strict=True)
+    ]
     if (dtypes := head["columns"]) is not None:
-        return {
-            name: _typed([kwargs.get(name) for _, kwargs in calls], dtype) for name, dtype in dtypes.items()
-        }
-    if head["item"] is not None:
-        return {head["item"]: _series([(bool(args), args[0] if args else None) for args, _ in calls], None)}
-    names = dict.fromkeys(name for _, kwargs in calls for name in kwargs)
-    return {
-        name: _series([(name in kwargs, kwargs.get(name)) for _, kwargs in calls], None) for name in names
-    }
+        return {name: typed([_named(call, name) for call in calls], dtype) for name, dtype in dtypes.items()}
+    if (item := head["item"]) is not None:
+        return {item: narrowest([_item(call, item) for call in calls])}
+    names = dict.fromkeys(name for call in calls if call is not None for name in call[1])
+    return {name: narrowest([_named(call, name) for call in calls]) for name in names}
 
 
-def _call(text: str, command: str) -> tuple[tuple[object, ...], dict[str, object]]:
-    key = load_secret() if payload.needs_pickle(text) else None
-    return payload.decode_call(text, key=key, context=command)
+def _call(text: str, command: str, label: str, gaps: Gaps) -> _Call | None:
+    try:
+        key = load_secret() if payload.needs_pickle(text) else None
+        return payload.decode_call(text, key=key, context=command)
+    except NbqueueError as error:
+        gaps.arguments(label, error)
+        return None
 
 
-def _typed(values: Sequence[Any], dtype: Any) -> Any:
-    """A column of the type it had, as far as its values, or those that are left of them, allow."""
-    import pandas as pd
-
-    column = pd.Series(values, dtype=object)
-    with contextlib.suppress(TypeError, ValueError, OverflowError):
-        return column.astype(_dtype(dtype))
-    return column
+def _named(call: _Call | None, name: str) -> tuple[bool, object]:
+    return (False, None) if call is None else (name in call[1], call[1].get(name))
 
 
-def _dtype(dtype: Any) -> Any:
-    import pandas as pd
-
-    if isinstance(dtype, str):
-        return dtype
-    categories = dtype.get("categories")
-    return pd.CategoricalDtype(
-        None if categories is None else pd.Index(categories), ordered=bool(dtype["ordered"])
-    )
+def _item(call: _Call | None, name: str) -> tuple[bool, object]:
+    # Of a Job class, whose fields are stored by name, it is the first of them.
+    return (True, call[0][0]) if call is not None and call[0] else _named(call, name)
 
 
 def _index(labels: Any, spec: Mapping[str, Any]) -> pd.Index[Any]:
@@ -173,9 +159,11 @@ def _index(labels: Any, spec: Mapping[str, Any]) -> pd.Index[Any]:
         whole = pd.RangeIndex(start, stop, step, name=names[0])
         return whole if len(whole) == len(values) else pd.Index(values, dtype="int64", name=names[0])
     if len(names) > 1:
-        levels = [_typed([label[at] for label in values], dtype) for at, dtype in enumerate(spec["dtypes"])]
+        levels = [
+            typed([(True, label[at]) for label in values], dtype) for at, dtype in enumerate(spec["dtypes"])
+        ]
         return pd.MultiIndex.from_arrays(levels, names=names)
-    index: Any = pd.Index(_typed(values, spec["dtypes"][0]), name=names[0])
+    index: Any = pd.Index(typed([(True, label) for label in values], spec["dtypes"][0]), name=names[0])
     if "freq" in spec:
         with contextlib.suppress(TypeError, ValueError, AttributeError):
             index.freq = spec["freq"]
@@ -185,46 +173,22 @@ def _index(labels: Any, spec: Mapping[str, Any]) -> pd.Index[Any]:
 # ---------------------------------------------------------------------------------------------- what came out
 
 
-def _results(
-    rows: Any, batch: BatchRecord, unstored: Callable[[str], tuple[bool, object]]
-) -> list[tuple[bool, Any]]:
+def _results(rows: Any, batch: BatchRecord, gaps: Gaps) -> list[tuple[bool, Any]]:
     """Whether each row has a result, and which."""
     results: list[tuple[bool, Any]] = []
-    for job_id, state, text in zip(rows["job_id"], rows["state"], rows["result"], strict=True):
+    columns = (rows[name] for name in ("job_id", "row_label", "state", "result"))
+    for job_id, label, state, text in zip(*columns, strict=True):
         if state != State.SUCCEEDED:
             results.append((False, None))
         elif not isinstance(text, str) or not text:
             results.append((True, None))
         elif unstored_reason(text) is not None:
-            results.append(unstored(job_id))
+            results.append(gaps.unstored(job_id))
         else:
-            key = load_secret() if payload.needs_pickle(text) else None
             try:
+                key = load_secret() if payload.needs_pickle(text) else None
                 results.append((True, payload.decode(text, key=key, context=batch.command)))
             except NbqueueError as error:
-                error.add_note(f"It is the result of job {job_id} of the batch {batch.batch_id}.")
-                raise
+                gaps.result(label, error)
+                results.append((False, None))
     return results
-
-
-def _series(found: Sequence[tuple[bool, Any]], index: Any) -> Any:
-    """Values, some of them missing, as a column of the type that loses nothing of them."""
-    import pandas as pd
-
-    values = [value if is_there else None for is_there, value in found]
-    whole = all(is_there for is_there, _ in found)
-    there = [value for is_there, value in found if is_there]
-    kinds = set(map(type, there))
-    dtype: Any = object
-    if kinds == {bool}:
-        dtype = "bool" if whole else "boolean"
-    elif kinds == {int} and all(-(2**63) <= value < 2**63 for value in there):
-        dtype = "int64" if whole else "Int64"
-    elif kinds == {float} or (
-        kinds == {int, float} and all(abs(value) <= _EXACT for value in there if type(value) is int)
-    ):
-        dtype = "float64"
-    elif kinds == {str}:
-        dtype = pd.Series(["x"]).dtype
-    column = pd.Series(values, index=index, dtype=dtype)
-    return column.infer_objects() if kinds in ({pd.Timestamp}, {pd.Timedelta}) else column

@@ -42,8 +42,9 @@ class Table:
     items: Sequence[Any] = ()
     #: The types of the columns, by name.
     dtypes: Mapping[str, Any] = field(default_factory=dict)
-    #: Whether it was a DataFrame.
+    #: Whether it was a DataFrame, and what its columns together are called.
     of_frame: bool = False
+    named: Any = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -93,9 +94,20 @@ def read_table(items: Any) -> Table:
             f"map takes an iterable of items, a Series or a DataFrame, not {type(items).__name__} {repr(items)[:60]};"
             " for one job: dispatch"
         )
-    values = items.tolist() if getattr(items, "ndim", 0) == 1 and hasattr(items, "tolist") else list(items)
+    values = _listed(items)
     labels = list(map(int.__repr__, range(len(values))))
     return _of_items(values, labels, {"range": [0, len(values), 1], "names": [None]})
+
+
+def _listed(items: Any) -> list[Any]:
+    if getattr(items, "ndim", 0) != 1 or not hasattr(items, "tolist"):
+        return list(items)
+    if getattr(getattr(items, "dtype", None), "kind", None) in ("m", "M"):
+        # What NumPy makes of a time depends on its unit: of nanoseconds a mere int.
+        import pandas as pd
+
+        return _values(pd.Series(items))
+    return items.tolist()  # type: ignore[no-any-return]
 
 
 def _is_of_pandas(value: object, kind: str) -> bool:
@@ -130,13 +142,13 @@ def _of_frame(frame: pd.DataFrame) -> Table:
             raise InvalidCommand(
                 f"column {name!r} is there {names.count(name)} times; a keyword argument is one"
             )
-    labels, index = _labels(frame.index), _index_of(frame.index)
+    labels, index, named = _labels(frame.index), _index_of(frame.index), frame.columns.name
     dtypes = {name: _dtype_of(frame[name].dtype) for name in names}
     columns = {name: plain for name in names if (plain := _plain_values(frame[name])) is not None}
     if len(columns) == len(names):
-        return Table(labels=labels, index=index, columns=columns, dtypes=dtypes, of_frame=True)
+        return Table(labels=labels, index=index, columns=columns, dtypes=dtypes, of_frame=True, named=named)
     records: Any = frame.to_dict("records")
-    return Table(labels=labels, index=index, records=records, dtypes=dtypes, of_frame=True)
+    return Table(labels=labels, index=index, records=records, dtypes=dtypes, of_frame=True, named=named)
 
 
 def _plain_values(column: pd.Series[Any]) -> list[Any] | None:
@@ -166,7 +178,13 @@ def _labels(index: pd.Index[Any]) -> list[str]:
 def _native(label: Any) -> Any:
     if type(label) is tuple:
         return tuple(map(_native, label))
-    return label.item() if type(label).__module__ == "numpy" and hasattr(label, "item") else label
+    if type(label).__module__ != "numpy" or not hasattr(label, "item"):
+        return label
+    if label.dtype.kind in "mM":
+        import pandas as pd
+
+        return pd.Timestamp(label) if label.dtype.kind == "M" else pd.Timedelta(label)
+    return label.item()
 
 
 def label_text(label: object) -> str:
@@ -200,4 +218,5 @@ def _dtype_of(dtype: Any) -> Any:
         return str(dtype)
     if len(categories) > _CATEGORIES_MAX:
         return {"ordered": bool(dtype.ordered)}
-    return {"categories": [_native(one) for one in categories.tolist()], "ordered": bool(dtype.ordered)}
+    values = [_native(one) for one in categories.tolist()]
+    return {"categories": values, "of": str(categories.dtype), "ordered": bool(dtype.ordered)}

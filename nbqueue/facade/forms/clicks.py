@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nbqueue.facade.forms.shapes import BOOL, TEXT, Plain, Shape, Unfit, choice_shape, int_shape, list_shape
+from nbqueue.facade.forms.nested import list_shape
+from nbqueue.facade.forms.shapes import BOOL, TEXT, Plain, Shape, Unfit, choice_shape, int_shape
 
 if TYPE_CHECKING:
     import click
@@ -50,8 +51,12 @@ def arguments_of(command: click.Command, filled: Mapping[str, Any]) -> list[str]
     options: list[str] = []
     arguments: list[str] = []
     for param in _params(command):
-        value = filled.get(param.name or "")
-        if value is None or (not param.required and value == _default(param)):
+        value, default = filled.get(param.name or ""), _default(param)
+        asks = _asks(param)
+        if value is None and asks:
+            # In a worker there is nobody to answer.
+            value = default
+        if value is None or (value == default and not asks and not param.required):
             continue
         if param.param_type_name == "argument":
             arguments += value if isinstance(value, list) else [value]
@@ -85,10 +90,21 @@ def filled_of(command: click.Command, words: Sequence[object]) -> dict[str, Any]
 
 
 def _params(command: click.Command) -> Iterator[Any]:
-    """Those that somebody fills in: neither hidden nor such as ``--version``."""
+    """Those that somebody fills in: neither hidden nor such as ``--version``, but all that click asks for."""
     for param in command.params:
-        if param.name and param.expose_value and not getattr(param, "hidden", False):
+        shown = param.expose_value and not getattr(param, "hidden", False)
+        if param.name and (shown or _asks(param)):
             yield param
+
+
+def _asks(param: Any) -> bool:
+    """Whether click asks for it where the command line does not say it."""
+    return getattr(param, "prompt", None) is not None and bool(getattr(param, "prompt_required", True))
+
+
+def _needs_a_tick(param: Any) -> bool:
+    """Whether it is a switch without a word for no, which click needs or asks for."""
+    return _is_switch(param) and not param.secondary_opts and bool(param.required or _asks(param))
 
 
 def _is_group(command: click.Command) -> bool:
@@ -98,14 +114,12 @@ def _is_group(command: click.Command) -> bool:
 def _part(param: Any) -> ClickPart:
     shape = _shape(param)
     default = _default(param)
-    field: dict[str, Any] = {"help": getattr(param, "help", None) or "", "required": bool(param.required)}
-    if default is not None:
-        field["required"] = False
+    needed = bool(param.required or _asks(param))
+    field: dict[str, Any] = {"help": getattr(param, "help", None) or "", "required": False}
+    if _needs_a_tick(param) or (needed and default in (None, [])):
+        field["required"] = True
+    else:
         field["default"] = default
-    elif not param.required:
-        field["default"] = None
-    elif shape.kind == "bool":
-        field["required"] = False
     return ClickPart(param.name, shape, field)
 
 
@@ -138,21 +152,28 @@ def _shape(param: Any) -> Shape:
     if getattr(param, "count", False):
         return int_shape(0, 20)
     if _is_switch(param):
-        return BOOL
+        return replace(BOOL, read=_ticked) if _needs_a_tick(param) else BOOL
     item = _item(param)
     if not _is_several(param):
         return item
     several = list_shape(item)
-    if param.nargs < 2 or getattr(param, "multiple", False):
-        return several
+    exactly = 0 if param.nargs < 2 or getattr(param, "multiple", False) else param.nargs
 
     def read(given: Plain) -> Any:
         found = several.read(given)
-        if len(found) != param.nargs:
-            raise Unfit(f"needs {param.nargs} lines, not {len(found)}")
+        if exactly and len(found) != exactly:
+            raise Unfit(f"needs {exactly} lines, not {len(found)}")
+        if param.required and not found:
+            raise Unfit("needs a line at least")
         return found
 
     return replace(several, read=read)
+
+
+def _ticked(given: Plain) -> bool:
+    if not BOOL.read(given):
+        raise Unfit("has to be ticked; the command does not run without")
+    return True
 
 
 def _item(param: Any) -> Shape:

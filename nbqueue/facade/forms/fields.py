@@ -15,8 +15,8 @@ from pathlib import Path, PurePath
 from typing import Any, Literal, get_args, get_origin
 from uuid import UUID
 
+from nbqueue.facade.forms.nested import ANY, foreign_shape, list_shape, object_shape, record_shape
 from nbqueue.facade.forms.shapes import (
-    ANY,
     BOOL,
     FLOAT,
     TEXT,
@@ -26,18 +26,14 @@ from nbqueue.facade.forms.shapes import (
     between,
     choice_shape,
     duration_shape,
-    foreign_shape,
     int_shape,
-    list_shape,
     literal_shape,
     needed,
-    object_shape,
     only,
     parsed,
-    record_shape,
 )
 
-__all__ = ["shape_of"]
+__all__ = ["optional", "shape_of"]
 
 
 def _day(value: date) -> str:
@@ -84,15 +80,22 @@ def shape_of(annotation: Any) -> Shape:
     >>> shape_of(int | None).read("12"), shape_of(list[int]).read("1\n2"), shape_of(Literal["a", "b"]).kind
     (12, [1, 2], 'choice')
     """
+    try:
+        return _shape_of(annotation)
+    except Exception:  # noqa: BLE001 - an annotation may be any object, or a type that holds itself
+        return ANY
+
+
+def _shape_of(annotation: Any) -> Shape:
     annotation = _bare(annotation)
-    if annotation in (Parameter.empty, Any, object) or isinstance(annotation, str):
+    if isinstance(annotation, str) or any(annotation is one for one in (Parameter.empty, Any, object)):
         return ANY
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is typing.Annotated:
         bounds = [_bound(extra) for extra in args[1:]]
         least = next((low for low, _ in bounds if low is not None), None)
         most = next((high for _, high in bounds if high is not None), None)
-        shape = shape_of(args[0])
+        shape = _shape_of(args[0])
         return between(shape, least, most) if shape.kind in ("int", "float") else shape
     if origin in (typing.Union, types.UnionType):
         return _union(args)
@@ -101,11 +104,17 @@ def shape_of(annotation: Any) -> Shape:
     kind = origin or annotation
     if kind in _LISTS:
         if kind is tuple and args and args[-1] is not Ellipsis:
-            return record_shape([shape_of(one) for one in args])
-        return list_shape(shape_of(args[0]) if args else ANY, _LISTS[kind])
+            return record_shape([_shape_of(one) for one in args])
+        return list_shape(_shape_of(args[0]) if args else ANY, _LISTS[kind])
     if kind in _DICTS:
-        return object_shape(shape_of(args[1]) if len(args) == 2 else None)
+        return object_shape(*_entry(*args)) if len(args) == 2 else object_shape()
     return _of_class(kind)
+
+
+def _entry(key: Any, item: Any) -> tuple[Shape, Shape | None]:
+    """The shapes of a dict's values and keys; keys that are text, or anything, stay as JSON has them."""
+    keys = _shape_of(key)
+    return _shape_of(item), None if keys in (ANY, TEXT) else keys
 
 
 def _of_class(kind: Any) -> Shape:
@@ -122,13 +131,13 @@ def _of_class(kind: Any) -> Shape:
 
 def _bare(annotation: Any) -> Any:
     """What stands behind a ``NewType`` or a ``type X = ...``."""
-    while (inner := getattr(annotation, "__supertype__", None) or _alias(annotation)) is not None:
-        annotation = inner
-    return annotation
-
-
-def _alias(annotation: Any) -> Any:
-    return annotation.__value__ if type(annotation).__name__ == "TypeAliasType" else None
+    while True:
+        if isinstance(annotation, typing.NewType):
+            annotation = annotation.__supertype__
+        elif type(annotation).__name__ == "TypeAliasType":
+            annotation = annotation.__value__
+        else:
+            return annotation
 
 
 def _bound(extra: object) -> tuple[float | None, float | None]:
@@ -139,10 +148,10 @@ def _bound(extra: object) -> tuple[float | None, float | None]:
 
 
 def _union(args: Sequence[Any]) -> Shape:
-    members = [shape_of(one) for one in args if one is not type(None)]
+    members = [_shape_of(one) for one in args if one is not type(None)]
     nullable = len(members) < len(args) or any(member.nullable for member in members)
     if len(members) == 1:
-        return _optional(members[0]) if nullable else members[0]
+        return optional(members[0]) if nullable else members[0]
     # Text takes whatever the others leave.
     tried = sorted(members, key=lambda member: member is TEXT)
 
@@ -157,10 +166,11 @@ def _union(args: Sequence[Any]) -> Shape:
     return Shape("str", read, show, nullable=nullable, blank=blank, hint=hint)
 
 
-def _optional(shape: Shape) -> Shape:
+def optional(shape: Shape) -> Shape:
+    """The same, or None."""
     if shape.kind == "bool":
         # A box is ticked or not; neither is a third.
-        shape = choice_shape([("yes", True), ("no", False)])
+        shape = replace(choice_shape([("yes", True), ("no", False)]), read=shape.read)
     return replace(shape, nullable=True)
 
 

@@ -15,7 +15,7 @@ from nbqueue.facade.forms.shapes import Plain
 from nbqueue.facade.forms.spec import FormErrors, FormSpec, form_of
 from nbqueue.facade.receipt import JobDispatch
 from nbqueue.facade.selecting import near
-from nbqueue.handlers.definitions import ClassHandler
+from nbqueue.handlers.definitions import ClassHandler, check_call
 from nbqueue.handlers.handler import Handler, Kind
 from nbqueue.handlers.registry import Call, Job, JobFunction, registry, to_mapped
 from nbqueue.jobs import Options, QueuedCommand
@@ -83,9 +83,12 @@ class Forming(Dispatching):
         """
         spec = work if isinstance(work, FormSpec) else form_of(*_handler_of(work))
         filled = spec.parse(values, options)
-        work = _work_of(spec, *spec.call(filled))
+        args, kwargs = spec.call(filled)
         try:
-            return self.dispatch(work, **filled.options)
+            check_call(spec.handler, args, kwargs)
+            return self.dispatch(_work_of(spec, args, kwargs), **filled.options)
+        except FormErrors:
+            raise
         except InvalidCommand as error:
             raise FormErrors(spec.command, {"": str(error)}) from error
 

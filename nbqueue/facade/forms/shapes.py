@@ -1,4 +1,4 @@
-"""How one value of a form is written, read and shown: numbers, text, choices, JSON and lists; knows no types' names.
+"""How one value of a form is written, read and shown: numbers, text and choices; knows no types' names.
 
 A value travels as plain JSON: what a front end sends, and what is shown in it. Each shape has a ``read`` from that to
 the value, which refuses what is none by a sentence, and a ``show`` the other way.
@@ -6,10 +6,8 @@ the value, which refuses what is none by a sentence, and a ``show`` the other wa
 
 from __future__ import annotations
 
-import json
 import math
-from collections import abc
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import InvalidOperation
@@ -20,7 +18,6 @@ from nbqueue.durations import duration
 from nbqueue.errors import InvalidCommand
 
 __all__ = [
-    "ANY",
     "BOOL",
     "FLOAT",
     "TEXT",
@@ -30,15 +27,11 @@ __all__ = [
     "between",
     "choice_shape",
     "duration_shape",
-    "foreign_shape",
     "int_shape",
-    "list_shape",
     "literal_shape",
     "needed",
-    "object_shape",
     "only",
     "parsed",
-    "record_shape",
 ]
 
 #: None, bool, int, float, str, or lists and dicts of these.
@@ -111,9 +104,13 @@ def _read_float(given: Plain) -> float:
     if isinstance(given, bool) or not isinstance(given, int | float | str):
         raise Unfit(f"{_quoted(given)} is no number")
     try:
-        return float(given)
+        number = float(given)
     except (ValueError, OverflowError):
         raise Unfit(f"{_quoted(given)} is no number, such as 0.5") from None
+    if not math.isfinite(number) and not (isinstance(given, str) and given.strip(" +-")[:1] in "iInN"):
+        # What JSON makes of 1e400 is an infinity as well; nobody meant it.
+        raise Unfit(f'{_quoted(given)} is too large or no number; if meant, write it as text: "inf" or "nan"')
+    return number
 
 
 def _show_float(value: Any) -> Plain:
@@ -204,14 +201,14 @@ def choice_shape(choices: Iterable[tuple[str, Any]]) -> Shape:
 
     def read(given: Plain) -> Any:
         for label, value in pairs:
-            if label == given:
+            # Plain JSON may say 1 and true themselves, which are equal, and two choices.
+            if label == given or (value == given and type(value) is type(given) is not str):
                 return value
         known = ", ".join(label for label, _ in pairs[:12])
         raise Unfit(f"{_quoted(given)} is none of {known}{' …' if len(pairs) > 12 else ''}")
 
     def show(value: Any) -> Plain:
         for label, known in pairs:
-            # 1 and True are equal, and two choices.
             if type(known) is type(value) and known == value:
                 return label
         raise Unfit(f"{value!r} is no choice")
@@ -227,139 +224,6 @@ def literal_shape(values: Sequence[Any]) -> Shape:
     return choice_shape(
         (label, value) for label, value in zip(labels, values, strict=True) if value is not None
     )
-
-
-# ------------------------------------------------------------------------------------------------------- JSON
-def _loads(given: Plain) -> Any:
-    if not isinstance(given, str):
-        return given
-    try:
-        return json.loads(given)
-    except (ValueError, RecursionError) as error:
-        where = (
-            f"line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "it"
-        )
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise Unfit(f"is no JSON: {reason} at {where}") from None
-
-
-def _dumps(value: Any) -> str:
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        raise Unfit("is no plain JSON") from None
-    if json.loads(text) != value:
-        # A tuple, or a dict with keys that are no text.
-        raise Unfit("is no plain JSON")
-    return text
-
-
-def object_shape(item: Shape | None = None, *, example: str = '{"user_id": 7}') -> Shape:
-    """A dict, written as a JSON object; its values are of a shape of their own, where they have one."""
-    if item is ANY:
-        item = None
-
-    def read(given: Plain) -> dict[str, Any]:
-        value = _loads(given)
-        if not isinstance(value, dict):
-            raise Unfit(f"must be a JSON object, such as {example}")
-        if item is None:
-            return value
-        return {name: _at(f"{name}: ", item.read, one) for name, one in value.items()}
-
-    def show(value: Any) -> Plain:
-        if not isinstance(value, Mapping):
-            raise Unfit("is no dict")
-        return _dumps({name: one if item is None else item.show(one) for name, one in value.items()})
-
-    return Shape("json", read, show, hint=f"a JSON object, such as {example}")
-
-
-def _read_any(given: Plain) -> Any:
-    """What JSON says, where it is JSON; else the text itself."""
-    if not isinstance(given, str):
-        return given
-    try:
-        return json.loads(given)
-    except (ValueError, RecursionError):
-        return given
-
-
-def _show_any(value: Any) -> Plain:
-    # Text that would be read as something else is shown as JSON.
-    return value if isinstance(value, str) and _read_any(value) == value else _dumps(value)
-
-
-ANY = Shape(
-    "str",
-    _read_any,
-    _show_any,
-    blank=True,
-    hint='read as JSON where it is JSON ("7", "[1, 2]"), else as text',
-)
-
-
-def foreign_shape(kind: type) -> Shape:
-    """A class that no form can ask for; what its default is can be left as it is."""
-
-    def read(given: Plain) -> Any:
-        value = _loads(given)
-        if not isinstance(value, kind):
-            raise Unfit(f"takes a {kind.__name__}, which no form can make; dispatch it from a cell")
-        return value
-
-    return Shape("json", read, lambda value: _dumps(only(value, kind)), hint=f"a {kind.__name__}")
-
-
-# ------------------------------------------------------------------------------------------------------- lists
-def list_shape(item: Shape, made: Callable[[list[Any]], Any] = list) -> Shape:
-    """Several values: one a line, or a JSON array."""
-
-    def read(given: Plain) -> Any:
-        items = given
-        if isinstance(given, str):
-            text = given.strip()
-            items = (
-                _loads(text)
-                if text.startswith("[")
-                else [line for line in given.splitlines() if line.strip()]
-            )
-        if not isinstance(items, list):
-            raise Unfit("must be a list: one a line, or a JSON array")
-        return made([_at(f"line {number}: ", item.read, one) for number, one in enumerate(items, 1)])
-
-    def show(value: Any) -> Plain:
-        if isinstance(value, str) or not isinstance(value, abc.Collection):
-            raise Unfit("is no list")
-        return [item.show(one) for one in value]
-
-    return Shape("list", read, show, blank=True, hint="one a line, or a JSON array")
-
-
-def record_shape(items: Sequence[Shape]) -> Shape:
-    """A tuple whose places have shapes of their own."""
-    every = list_shape(Shape("str", lambda given: given, lambda value: value))
-
-    def read(given: Plain) -> Any:
-        found = every.read(given)
-        if len(found) != len(items):
-            raise Unfit(f"needs {len(items)} lines, not {len(found)}")
-        return tuple(
-            _at(f"line {number}: ", shape.read, one)
-            for number, (shape, one) in enumerate(zip(items, found, strict=True), 1)
-        )
-
-    def show(value: Any) -> Plain:
-        return [shape.show(one) for shape, one in zip(items, only(value, tuple), strict=True)]
-
-    return replace(every, read=read, show=show)
-
-
-def _at(where: str, read: Callable[[Plain], Any], given: Plain) -> Any:
-    try:
-        return read(given)
-    except ValueError as error:
-        raise Unfit(f"{where}{error}") from None
 
 
 def only(value: Any, kind: Any) -> Any:

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 from nbqueue.errors import InvalidCommand
 from nbqueue.facade.forms.clicks import arguments_of, click_parts, filled_of
 from nbqueue.facade.forms.docstrings import parameters_of, summary_of
-from nbqueue.facade.forms.fields import shape_of
+from nbqueue.facade.forms.fields import optional, shape_of
+from nbqueue.facade.forms.nested import list_shape, object_shape
 from nbqueue.facade.forms.shapes import (
     Plain,
     Shape,
@@ -28,15 +29,14 @@ from nbqueue.facade.forms.shapes import (
     choice_shape,
     duration_shape,
     int_shape,
-    list_shape,
-    object_shape,
 )
-from nbqueue.handlers.definitions import ClassHandler, ClickHandler
+from nbqueue.handlers.definitions import ClassHandler, ClickHandler, reserved_names
 from nbqueue.handlers.handler import Handler
 from nbqueue.jobs import PRIORITY_MAX, PRIORITY_MIN, TRIES_MAX, Options, check_queue
 
 __all__ = ["Field", "FormErrors", "FormSpec", "Part", "form_of"]
 
+_BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
@@ -191,9 +191,14 @@ class FormSpec:
         FormErrors
             With a sentence for each field that is wrong.
         """
+        options = {} if options is None else options
+        for what, given in (("values", values), ("options", options)):
+            if not isinstance(given, Mapping):
+                raise FormErrors(self.command, {"": f"{what} must be a dict by field, not {given!r:.60}"})
         errors: dict[str, str] = {}
         arguments = _read(self.parts, values, errors, prefix="")
-        said = _read(self.option_parts, options or {}, errors, prefix="options.")
+        errors |= _twice(self.handler, arguments)
+        said = _read(self.option_parts, options, errors, prefix="options.")
         if errors:
             raise FormErrors(self.command, errors)
         return Filled(arguments, {name: value for name, value in said.items() if value is not None})
@@ -225,6 +230,9 @@ def _read(
                 errors[prefix + field.name] = "is needed"
             elif field.nullable and (field.name in values or field.default is None):
                 found[field.name] = None
+            elif field.kind == "bool" and field.default is False:
+                # A box that is not ticked says no.
+                found[field.name] = False
             continue
         try:
             found[field.name] = shape.read(given)
@@ -239,10 +247,24 @@ def _read(
 def _is_empty(field: Field, shape: Shape, given: Plain) -> bool:
     if given is None:
         return True
-    if given in ("", []):
+    if given in ("", []) or (shape.kind == "list" and isinstance(given, str) and not given.strip()):
         # An empty text is a text, and no lines are a list, unless something is needed here.
         return field.required or field.nullable or not shape.blank
     return isinstance(given, str) and not given.strip() and not shape.blank
+
+
+def _twice(handler: Handler, arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Say which names in ``**kwargs`` the call has already."""
+    errors: dict[str, str] = {}
+    parameters = () if handler.signature is None else handler.signature.parameters.values()
+    taken = {p.name for p in parameters if p.kind in _BY_NAME}
+    for rest in (p.name for p in parameters if p.kind is Parameter.VAR_KEYWORD):
+        for name in arguments.get(rest, ()):
+            if name in taken:
+                errors[rest] = f'"{name}" is a parameter with a field of its own; fill in that one'
+            elif name in reserved_names(handler):
+                errors[rest] = f'"{name}" is given to the job by the worker; rename it'
+    return errors
 
 
 def _bound(
@@ -307,6 +329,8 @@ def _parts(handler: Handler, helps: Mapping[str, str]) -> Iterable[Part]:
     for parameter in () if handler.signature is None else handler.signature.parameters.values():
         shape = shape_of(hints.get(parameter.name, parameter.annotation))
         default = factories.get(parameter.name, parameter.default)
+        if default is None:
+            shape = optional(shape)
         if parameter.kind is Parameter.VAR_POSITIONAL:
             shape, default = list_shape(shape), ()
         elif parameter.kind is Parameter.VAR_KEYWORD:

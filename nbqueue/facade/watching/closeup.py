@@ -26,8 +26,12 @@ class Closeup:
 
     def number(self, job_id: str) -> int | None:
         """Give a job's number, None if it is not there."""
+        try:
+            wanted = UUID(job_id)
+        except ValueError:
+            return None
         found = self._queues.store.query(
-            "SELECT number FROM events WHERE event = 'dispatched' AND job_id = ?::UUID", (str(UUID(job_id)),)
+            "SELECT number FROM events WHERE event = 'dispatched' AND job_id = ?::UUID", (str(wanted),)
         )
         return int(found["number"].iloc[0]) if len(found) else None
 

@@ -96,10 +96,16 @@ class JobFilter:
             parts.append("queue = ?")
             params.append(self.queue)
         if self.text:
-            fields = ("job_id::VARCHAR", "command", "queue", "error", "arguments", "metadata")
-            parts.append(f"contains(lower(concat_ws(chr(10), {', '.join(fields)})), lower(?))")
-            params.append(self.text)
+            parts.append(
+                f"({_contains('job_id::VARCHAR', 'command', 'queue', 'error')} OR {_contains('arguments', 'metadata')})"
+            )
+            # These are JSON, in which a backslash and a quote are written otherwise.
+            params += [self.text, json.dumps(self.text, ensure_ascii=False)[1:-1]]
         return " AND ".join(parts) or "true", params
+
+
+def _contains(*fields: str) -> str:
+    return f"contains(lower(concat_ws(chr(10), {', '.join(fields)})), lower(?))"
 
 
 class Running(NamedTuple):
@@ -268,8 +274,8 @@ class Following:
         )
         return [int(number) for number in found["number"].tolist()]
 
-    def recent(self, since: float, step: int) -> list[tuple[int, int, int, int, int]]:
-        """Give what happened since a time, by stretches of so many seconds.
+    def recent(self, since: float, step: int, *, until: int) -> list[tuple[int, int, int, int, int]]:
+        """Give what happened since a time, up to the event of this number, by stretches of so many seconds.
 
         Each is (stretch, succeeded, failed, pending, running): how many ended so, and how many more were pending and
         running after it than before.
@@ -279,7 +285,8 @@ class Following:
             WITH lately AS (
                 SELECT epoch_ms(happened_at) // ?::BIGINT AS stretch, event, fence, seq, number,
                        lag(event) OVER (PARTITION BY number ORDER BY seq) AS before
-                FROM events WHERE happened_at >= make_timestamptz(?::BIGINT) AND state IS NOT NULL
+                FROM events WHERE happened_at >= make_timestamptz(?::BIGINT) AND seq <= ?
+                  AND state IS NOT NULL
             )
             SELECT stretch, count(*) FILTER (event = 'succeeded') AS succeeded,
                    count(*) FILTER (event = 'failed') AS failed,
@@ -289,7 +296,7 @@ class Following:
                    sum({RUNNING_STEP})::BIGINT AS running
             FROM lately GROUP BY stretch
             """,
-            (step * 1000, round(since * 1e6)),
+            (step * 1000, round(since * 1e6), until),
         )
         columns = (found[name].tolist() for name in ("stretch", "succeeded", "failed", "pending", "running"))
         return list(zip(*columns, strict=True))
