@@ -11,6 +11,7 @@ import keyword
 import sys
 import threading
 import uuid
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -119,7 +120,10 @@ class Snapshot:
     names: dict[str, Any]
     #: The name that is given the value in the notebook; "" for none.
     out: str = ""
-    #: Whether somebody waits for the end of its job.
+    #: Where its job is, and by which store; that may have been closed since.
+    place: str = ""
+    store: weakref.ref[Any] | None = None
+    #: Whether that store will tell the end of its job.
     followed: bool = False
     #: The fence of the latest attempt that gave a value, and that value.
     value: tuple[int, Any] | None = None
@@ -155,6 +159,11 @@ class Snapshots:
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    def items(self) -> list[tuple[UUID, Snapshot]]:
+        """Give all of them."""
+        with self._lock:
+            return list(self._kept.items())
 
     def keep(self, job_id: UUID, snapshot: Snapshot) -> None:
         """Keep what a job is to run on."""
@@ -209,8 +218,7 @@ class CellHandler(Handler):
             # It succeeded or was cancelled, and somebody wants it once more.
             snapshot = Snapshot.take(_notebook(), Cell.read(self.name, kwargs, load_secret()))
             snapshots.keep(ctx.job_id, snapshot)
-        if not snapshot.followed:
-            self.follow(ctx.dispatcher, ctx.job_id, snapshot)
+        self.follow(ctx.dispatcher, ctx.job_id, snapshot)
         with names_for(snapshot.shell, snapshot.names) as names:
             value = snapshot.code.run(names, ctx)
         snapshot.value = (ctx.claim.fence, value)

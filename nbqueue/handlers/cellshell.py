@@ -9,12 +9,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import copy
+import functools
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from types import MethodType, ModuleType
+from collections.abc import Callable, Iterator
+from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from nbqueue.errors import NotSupported
@@ -29,6 +30,8 @@ _TICK = 0.1
 #: Those that cells wait for, and those of them that were ended with the kernel.
 _commands: set[subprocess.Popen[str]] = set()
 _killed: set[subprocess.Popen[str]] = set()
+#: Whose they are: what is forked off has a copy of both.
+_pid = os.getpid()
 
 
 @contextlib.contextmanager
@@ -56,6 +59,7 @@ def names_for(shell: Any, names: dict[str, Any]) -> Iterator[dict[str, Any]]:
         # Names and shell hold each other: what a cell leaves behind would stay until garbage is collected.
         for one in made:
             one.user_module, one.user_ns = shell.user_module, shell.user_ns
+            _let_go(one)
         made.clear()
         own["get_ipython"] = shell.get_ipython
 
@@ -65,6 +69,8 @@ def shell_for(shell: Any, module: ModuleType) -> Any:
     own = copy.copy(shell)
     own.user_module = module
     own.user_ns = vars(module)
+    # Magics that are loaded when first used enter themselves.
+    own.configurables = list(shell.configurables)
     own.magics_manager = _magics_for(shell, own)
     own.run_cell = MethodType(_run_cell, own)
     own._inspect = MethodType(_inspect, own)  # noqa: SLF001 - what `?` calls; without it a pager opens
@@ -77,7 +83,7 @@ def shell_for(shell: Any, module: ModuleType) -> Any:
 def _magics_for(shell: Any, own: Any) -> Any:
     """Give the shell's magics, bound to its copy."""
     from IPython.core.alias import Alias
-    from IPython.core.magic import MagicAlias
+    from IPython.core.magic import MagicAlias, Magics
 
     twins: dict[int, Any] = {}
 
@@ -85,14 +91,22 @@ def _magics_for(shell: Any, own: Any) -> Any:
         if id(owner) not in twins:
             twins[id(owner)] = made = copy.copy(owner)
             made.shell = own
+            if hasattr(made, "bg_processes"):
+                # It ends them when it goes, and those in this list are the notebook's.
+                made.bg_processes = []
         return twins[id(owner)]
 
     def bound(magic: Any) -> Any:
         if isinstance(magic, Alias | MagicAlias):
             return twin(magic)
-        # What is no method is left: to look at one that is not loaded yet would load it.
-        owner = magic.__self__ if isinstance(magic, MethodType) else None
-        return MethodType(magic.__func__, twin(owner)) if getattr(owner, "shell", None) is shell else magic
+        # What is neither is left: to look at one that is not loaded yet would load it.
+        if isinstance(magic, MethodType) and getattr(magic.__self__, "shell", None) is shell:
+            return MethodType(magic.__func__, twin(magic.__self__))
+        if isinstance(magic, FunctionType):
+            return _enclosing(
+                magic, lambda held: twin(held) if isinstance(held, Magics) and held.shell is shell else held
+            )
+        return magic
 
     manager = copy.copy(shell.magics_manager)
     tables = {
@@ -100,8 +114,44 @@ def _magics_for(shell: Any, own: Any) -> Any:
         for kind, table in shell.magics_manager.magics.items()
     }
     tables["cell"]["capture"] = _refuse_capture
-    manager.shell, manager.magics, manager.registry = own, tables, dict(manager.registry)
+    manager.shell, manager.magics, manager.registry = own, tables, copy.copy(manager.registry)
+    if hasattr(manager, "_loaded_lazy"):
+        # What this one loads is in its own tables, and whatever it finds in them not loaded is for it to load.
+        manager._loaded_lazy = set()  # noqa: SLF001 - IPython 9.18 has no other way
+        manager.registry._manager = manager  # noqa: SLF001 - as above
     return manager
+
+
+def _enclosing(function: FunctionType, instead: Callable[[Any], Any]) -> FunctionType:
+    """Give a function such as ``%%bash``, whose magics are one of the values around it, with others in their place."""
+    try:
+        held = [cell.cell_contents for cell in function.__closure__ or ()]
+    except ValueError:
+        # A name around it means nothing yet.
+        return function
+    given = [instead(one) for one in held]
+    if all(new is old for new, old in zip(given, held, strict=True)):
+        return function
+    made = FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        tuple(CellType(one) for one in given),
+    )
+    functools.update_wrapper(made, function)
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
+
+
+def _let_go(own: Any) -> None:
+    """Free the magics that were loaded for this cell alone, some of which would stay until the kernel ends."""
+    for magics in own.magics_manager.registry.values():
+        if hasattr(magics, "kill_bg_processes") and magics.shell is own:
+            atexit.unregister(magics.kill_bg_processes)
+            if not magics.bg_processes and hasattr(magics, "stop_event_loop"):
+                # Else whoever collects garbage would wait for its thread.
+                magics.stop_event_loop()
 
 
 def _run_cell(shell: Any, raw_cell: str, *_args: object, **_kwargs: object) -> Any:
@@ -177,6 +227,8 @@ def _kill(process: subprocess.Popen[str]) -> None:
 @atexit.register
 def _kill_all() -> None:
     """End the commands of cells with the kernel: they are not in its group, with which others end."""
+    if os.getpid() != _pid:
+        return
     _killed.update(_commands)
     for process in list(_killed):
         _kill(process)

@@ -96,11 +96,59 @@ len?
     assert notebook.run("print(word)") == "live\n"
 
 
+def test_magics_that_load_when_first_used(fresh: Kernel) -> None:
+    """A job that is the first to use one has it for itself; the notebook's and later jobs' work as ever."""
+    bodies = (
+        "%who",
+        "%%bash --out said\necho $BASH_VERSION",
+        "%time 1",
+        "%history -n 1",
+        "get_ipython().magics_manager.registry['ExecutionMagics'].default_runner",
+    )
+    fresh.run("""
+def count():
+    threads = [one for one in threading.enumerate() if not one.name.startswith('nbqueue')]
+    return [len(get_ipython().configurables), len(threads)]
+""")
+    before = fresh.ask("print(json.dumps(count()))")
+    for where in ("first in jobs", "then in the notebook", "then in jobs"):
+        for body in bodies:
+            if where == "then in the notebook":
+                fresh.run(body)
+                continue
+            fresh.run(f"%%job\n{body}")
+            said = fresh.run("receipt = done(); print(receipt.state, receipt.record().error)")
+            assert said == "succeeded \n", (where, body)
+            assert fresh.run("print('said' in globals())") == f"{where == 'then in jobs'}\n"
+        if where == "first in jobs":
+            assert fresh.ask("print(json.dumps(count()))") == before
+    fresh.run("%%job\ntheirs = 2\n%who")
+    assert "theirs" in fresh.run("print(done().logs())")
+    assert "theirs" not in fresh.run("%who")
+
+
+def test_scripts_of_a_job_have_its_names(notebook: Kernel) -> None:
+    """What %%bash gives a name to is the job's, if the notebook has used %%bash before as well."""
+    notebook.run("%%bash --out said\necho notebook")
+    notebook.run("%%job\n%%bash --out said\necho job")
+    notebook.run("%%job\nget_ipython().run_cell_magic('bash', '--out said', 'echo job')\nsaid")
+    assert notebook.run("print(done().result(), said)") == "job\n notebook\n\n"
+
+
+def test_background_scripts_of_the_notebook_go_on(notebook: Kernel) -> None:
+    """A job has script magics of its own, and ends what it began with them, and not what the notebook did."""
+    notebook.run("%%bash --bg --proc script\nexec sleep 600")
+    notebook.run("%%job\n%%bash --bg\nexec sleep 600")
+    assert notebook.run("receipt = done(); print(receipt.state, script.returncode)") == "succeeded None\n"
+    notebook.run("%killbgscripts")
+
+
 def test_a_traceback_points_into_the_cell(notebook: Kernel) -> None:
     """It names the cell by its number and the line as it stands in the cell, with its source."""
     notebook.run("%%job\n\ndef divide():\n    return 1 / 0\n\ndivide()")
+    # Its receipt is what it displayed.
+    number = notebook.ask("print(max(Out))")
     trace = notebook.run("print(done().attempts()['traceback'][0])")
-    number = notebook.ask("print(get_ipython().execution_count - 2)")
     assert f"Cell In[{number}], line 6" in trace
     assert f"Cell In[{number}], line 4" in trace
     assert "return 1 / 0" in trace
@@ -257,12 +305,13 @@ def test_a_restart_ends_commands(fresh: Kernel, line: str) -> None:
 def test_after_a_restart_it_waits(fresh: Kernel) -> None:
     """A cell's names are gone with its kernel: nobody runs it, why() says so, it can be read and cancelled."""
     ran = fresh.folder / "ran"
-    fresh.run(f"%%job --delay 0.5\nopen({str(ran)!r}, 'w').close()")
+    fresh.run("%nbq stop")
+    fresh.run(f"%%job\nopen({str(ran)!r}, 'w').close()")
     job = fresh.ask("print(json.dumps(str(_)))")
     fresh.kill()
     fresh.run("%load_ext nbqueue\nimport json, threading, nbqueue as nbq\nqueues = nbq.manager()")
     # Cells of this session run here, and that one waits still.
-    fresh.run("%%job --delay 1\n1")
+    fresh.run("%%job\n1")
     fresh.run("_.wait(30)")
     state, why = fresh.ask(f"print(json.dumps([queues.job({job!r}).state, queues.why({job!r})]))")
     assert state == "pending"
