@@ -38,17 +38,24 @@ def renew(bundle: dict[str, Any], display_id: str) -> bool:
     return True
 
 
+#: Who is told when a cell has ended.
+_told: weakref.WeakSet[Ending] = weakref.WeakSet()
+
+
 def after_cells(who: Ending) -> None:
-    """Tell somebody, held weakly, when a cell has ended."""
+    """Tell somebody, held weakly, when a cell has ended, until it is closed; asking for it again does nothing."""
     shell = _shell()
-    if getattr(shell, "kernel", None) is None:
+    if getattr(shell, "kernel", None) is None or who in _told:
         return
+    _told.add(who)
     ref = weakref.ref(who)
 
     def ended(*_result: Any) -> None:
         found = ref()
         if found is None or found.closed:
             shell.events.unregister("post_run_cell", ended)
+            if found is not None:
+                _told.discard(found)
         else:
             found.cell_ended()
 

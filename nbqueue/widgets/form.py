@@ -27,7 +27,7 @@ __all__ = ["Form"]
 
 #: Clicks that come together are one: a double click, or some while the kernel was busy.
 _ONE_CLICK = 0.7
-#: So many cards stay below the form.
+#: So many cards stay below the form, and as many receipts with it: they hold what their jobs returned.
 _CARDS = 5
 _ROWS = {"list": 3, "json": 3, "text": 4}
 
@@ -67,7 +67,7 @@ class Form(ipywidgets.VBox):  # type: ignore[misc]
         self._said = _html("nbq-f-error", "")
         self._cards = ipywidgets.VBox([])
         self._cards.add_class("nbq-f-cards")
-        #: The receipts of what was dispatched, the newest first.
+        #: The receipts of what was dispatched last, the newest first.
         self.receipts: list[JobDispatch] = []
         super().__init__(self._parts())
         self.add_class("nbq-f")
@@ -135,7 +135,7 @@ class Form(ipywidgets.VBox):  # type: ignore[misc]
         self._said.value = f'<span role="alert">{escape(said)}</span>' if said else ""
 
     def _keep(self, receipt: JobDispatch) -> None:
-        self.receipts.insert(0, receipt)
+        self.receipts = [receipt, *self.receipts[: _CARDS - 1]]
         if (took := self._queues.estimate(self.spec.command)) is not None:
             self._estimate.value = escape(str(took))
         with contextlib.suppress(NbqueueError):
@@ -244,10 +244,9 @@ def _as_text(initial: Any) -> str:
         return ""
     if isinstance(initial, list):
         lines = [one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in initial]
-        # A line that is empty or has a break in it is only safe as JSON.
-        safe = all(line.strip() and "\n" not in line for line in lines) and not "".join(lines[:1]).startswith(
-            "["
-        )
+        # A line that is empty or has a break in it is only safe as JSON, as is one that begins like it.
+        safe = all(line.strip() and "\n" not in line and "\r" not in line for line in lines)
+        safe = safe and not "".join(lines[:1]).lstrip().startswith("[")
         return "\n".join(lines) if safe else json.dumps(initial, ensure_ascii=False)
     return initial if isinstance(initial, str) else json.dumps(initial)
 

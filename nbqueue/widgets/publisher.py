@@ -30,6 +30,8 @@ _log = logging.getLogger("nbqueue.widgets")
 EVERY = 0.25
 #: Of one core, how much all refreshing may take.
 SHARE = 0.1
+#: Seconds until a view that could not be refreshed is tried again.
+RETRY = 5.0
 
 #: ``QueueManager.on_change``: have this called after each change, from any thread; gives a way to stop that.
 Changes = Callable[[Callable[[], None]], Callable[[], None]]
@@ -46,14 +48,14 @@ class View(Protocol):
         """Send what has changed, in the publisher's thread.
 
         Gives in how many seconds to be called again even if nothing changes, None for never. One that raises is
-        dropped.
+        logged, and tried again a while later.
         """
 
 
 class _Entry:
     """A view, and when it is its turn."""
 
-    __slots__ = ("__weakref__", "again_at", "changed", "free_at", "stop", "took", "view")
+    __slots__ = ("__weakref__", "again_at", "changed", "failing", "free_at", "stop", "took", "view")
 
     def __init__(self, view: weakref.ref[View]) -> None:
         self.view = view
@@ -64,6 +66,8 @@ class _Entry:
         self.again_at: float | None = None
         #: How long its last refresh took.
         self.took = 0.0
+        #: Whether its last refresh raised.
+        self.failing = False
         self.stop: Callable[[], None] | None = None
 
     def due(self) -> float | None:
@@ -133,8 +137,21 @@ class Publisher:
                     entry.changed = True
                     news.set()
 
-            entry.stop = on_change(notify)
+            self._listen(entry, on_change, notify)
         self._wake()
+
+    def _listen(self, entry: _Entry, on_change: Changes, notify: Callable[[], None]) -> None:
+        try:
+            stop = on_change(notify)
+        except BaseException:
+            self._drop(entry)
+            raise
+        with self._lock:
+            # It may have been dropped meanwhile: the thread has known of it since before it could hear.
+            kept = entry in self._entries
+            entry.stop = stop if kept else None
+        if not kept:
+            stop()
 
     def discard(self, view: View) -> None:
         """Keep it up to date no longer."""
@@ -176,8 +193,7 @@ class Publisher:
         self._news.clear()
         self._carry_out()
         for entry in self._kept():
-            if (view := entry.view()) is None or view.closed:
-                self._drop(entry)
+            self._drop(entry, closed_only=True)
         now = self._ticks()
         due = [entry for entry in self._kept() if (at := entry.due()) is not None and at <= now]
         for entry in due:
@@ -209,18 +225,18 @@ class Publisher:
         begun = self._ticks()
         try:
             again = view.refresh()
+            least, entry.failing = self._every, False
         except Exception:  # noqa: BLE001 - as above
-            _log.exception("a live view could not be brought up to date, and stays as it is")
-            self._drop(entry)
-            return
+            if not entry.failing:
+                _log.exception("a live view could not be brought up to date; it is tried again")
+            again, least, entry.failing = RETRY, RETRY, True
         ended = self._ticks()
-        if view.closed:
-            self._drop(entry)
+        self._drop(entry, closed_only=True)
         entry.took = ended - begun
         # Views that change together share what there is; a dear one does not keep a cheap one waiting.
         beside = [one for one in self._kept() if one is entry or one.free_at > begun]
         cost = sum(min(entry.took, one.took) for one in beside)
-        entry.free_at = begun + max(self._every, cost / self._share)
+        entry.free_at = begun + max(least, cost / self._share)
         entry.again_at = None if again is None else ended + again
 
     # -- its books
@@ -233,12 +249,17 @@ class Publisher:
         with self._lock:
             return list(self._entries)
 
-    def _drop(self, entry: _Entry) -> None:
+    def _drop(self, entry: _Entry, *, closed_only: bool = False) -> None:
+        view = entry.view()
         with self._lock:
+            # Asked in here: a view that comes back to life does so before it is added, and is kept then.
+            if closed_only and view is not None and not view.closed:
+                return
             if entry in self._entries:
                 self._entries.remove(entry)
-        if entry.stop is not None:
-            entry.stop()
+            stop, entry.stop = entry.stop, None
+        if stop is not None:
+            stop()
 
 
 #: The one of this process.

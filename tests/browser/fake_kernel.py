@@ -112,7 +112,7 @@ def state_of(*rows: dict[str, Any], **more: Any) -> dict[str, Any]:
         "failures": [],
         "queues": [{**queue, "failed": 3, "cancelled": 0, "wait": 1.0}],
         "series": {"step": 10, "start": NOW - 30_000, **series},
-        "commands": [{"name": "clean", "has_form": True}],
+        "commands": [{"name": "clean"}],
         "jobs": {**jobs, **order},
         "detail": None,
         "form": None,

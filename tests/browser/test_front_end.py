@@ -138,6 +138,7 @@ def test_keyboard(open_panel: Any, page: Page) -> None:
     kernel, panel = open_panel(state_of(*rows))
     grid(panel).focus()
     page.keyboard.press("ArrowDown")
+    expect(panel.row("job-1")).to_have_attribute("data-cursor", "")
     active = page.locator(f"#{grid(panel).get_attribute('aria-activedescendant')}")
     expect(active).to_have_attribute("data-job", "job-1")
     page.keyboard.press("c")
@@ -196,6 +197,82 @@ def test_filter_before_the_kernel_answers(open_panel: Any, page: Page) -> None:
         set={"jobs.filter": asked["filter"], "jobs.total": 2},
     )
     expect(panel.row("job-2000")).to_be_visible()
+
+
+def test_filter_by_status(open_panel: Any) -> None:
+    """A status within a state filters before the kernel answers too, is shown, and can be taken away."""
+    rows = [row(0), row(1, state="pending", status="retrying"), row(2, state="pending", status="pending")]
+    state = state_of(*rows[:2])
+    state["jobs"]["rows"]["job-2"] = rows[2]
+    state["jobs"]["order"].append("job-2")
+    state["jobs"]["filter"] = {**NO_FILTER, "states": ["failed", "retrying"]}
+    kernel, panel = open_panel(state)
+    expect(panel.link).to_have_text("live")
+    kernel.fall_silent()
+    panel.element.get_by_role("searchbox").fill("clean")
+    expect(panel.row("job-2")).to_have_count(0)
+    expect(panel.row("job-0")).to_be_visible()
+    expect(panel.row("job-1")).to_be_visible()
+    pin = panel.element.get_by_role("button", name="retrying", exact=True)
+    pin.click()
+    expect(pin).to_have_count(0)
+    expect(panel.row("job-1")).to_have_count(0)
+    assert kernel.sent("view")[-1]["filter"] == {**NO_FILTER, "states": ["failed"], "text": "clean"}
+
+
+def test_what_may_be_asked(open_panel: Any) -> None:
+    """A job that was asked to stop already cannot be cancelled again."""
+    running = row(0, state="running", status="running", finished=None, error=None)
+    _, panel = open_panel(state_of(running, {**running, "id": "job-1", "status": "cancelling"}))
+    expect(panel.row("job-0").locator('[data-key="cancel:job-0"]')).to_have_count(1)
+    expect(panel.row("job-1").locator("[data-key]")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "<1 ms"), (0.041, "41 ms"), (1.5, "1.5 s"), (48, "48 s"), (187, "3 m 07 s"), (7_500, "2 h 05 m")],
+)
+def test_durations(open_panel: Any, seconds: float, text: str) -> None:
+    """A duration is a number and its unit, and none is nothing at all."""
+    _, panel = open_panel(state_of(row(0, run=seconds)))
+    expect(panel.row("job-0").locator(".nbq-c-run")).to_have_text(text)
+
+
+def test_days(open_panel: Any, page: Page) -> None:
+    """What happened today shows its time, what happened on another day that day too."""
+    day = 86_400_000
+    times = (NOW, NOW - 2 * day, NOW - 400 * day)
+    _, panel = open_panel(state_of(*(row(n, dispatched=at) for n, at in enumerate(times))))
+    # Such as "Mon Sep 21 2026 14:13:20 GMT+0000".
+    today, other, old = (page.evaluate("(ms) => new Date(ms).toString().split(' ')", at) for at in times)
+    shown = panel.element.locator("[data-job] .nbq-c-dispatched")
+    expect(shown.nth(0)).to_have_text(today[4])
+    expect(shown.nth(1)).to_have_text(f"{int(other[2])} {other[1]} {other[4][:5]}")
+    expect(shown.nth(2)).to_have_text(f"{int(old[2])} {old[1]} {old[3]}")
+
+
+def test_forgotten_job(open_panel: Any) -> None:
+    """When the job in the pane is forgotten, the pane closes and says so; after a rest it is asked for again."""
+    rows = [row(number) for number in range(3)]
+    kernel, panel = open_panel(state_of(*rows))
+    panel.row("job-0").click()
+    kernel.patch(set={"detail": detail_of(rows[0])})
+    expect(panel.detail).to_contain_text("Traceback")
+    kernel.patch(set={"detail": None}, gone=["job-0"])
+    expect(panel.detail).to_be_hidden()
+    expect(panel.element).to_contain_text("clean was forgotten")
+
+    panel.row("job-1").click()
+    kernel.patch(set={"detail": detail_of(rows[1])})
+    kernel.state["v"] += 1
+    kernel.fall_silent()
+    asked = len(kernel.sent("detail"))
+    kernel.tell({"type": "snapshot", "state": state_of(*rows[1:], v=kernel.state["v"])})
+    (again,) = kernel.sent("detail")[asked:]
+    assert again["job"] == "job-1"
+    kernel.tell({"type": "done", "id": again["id"], "ok": False, "text": "there is no job-1"})
+    expect(panel.detail).to_be_hidden()
+    expect(panel.element).to_contain_text("there is no job-1")
 
 
 # ----------------------------------------------------------------------------------------------------- the kernel
@@ -303,6 +380,11 @@ def test_form(open_panel: Any, page: Page) -> None:
     kernel.tell({"type": "done", "id": dispatch["id"], "ok": False, "text": "", "errors": errors})
     expect(form.get_by_label("path")).to_be_focused()
     expect(form.get_by_label("path")).to_have_attribute("aria-invalid", "true")
+    # The ring of the focus stands outside of the border that says what is wrong.
+    ring = form.get_by_label("path").evaluate(
+        "(input) => [getComputedStyle(input).outlineStyle, getComputedStyle(input).outlineOffset]"
+    )
+    assert ring == ["solid", "1px"]
     expect(form.get_by_role("alert").first).to_have_text("is no file")
 
     page.evaluate("async () => { end(); await show(); }")
@@ -314,6 +396,45 @@ def test_form(open_panel: Any, page: Page) -> None:
     kernel.tell({"type": "done", "id": again["id"], "ok": True, "job": "job-0", "text": "dispatched"})
     expect(panel.detail).to_be_visible()
     assert kernel.sent("detail")[-1]["job"] == "job-0"
+
+
+@pytest.mark.parametrize(
+    ("moment", "kind"),
+    [
+        ("2026-03-01T06:00:00+02:00", "text"),
+        ("2026-03-01T06:00:00Z", "text"),
+        ("2026-03-01T06:00:00.000125", "text"),
+        ("2026-03-01T06:00:01", "datetime-local"),
+    ],
+)
+def test_form_keeps_times(open_panel: Any, moment: str, kind: str) -> None:
+    """A time goes back as it came, with its zone and its parts of a second."""
+    kernel, panel = open_panel(state_of(row(0)))
+    form = panel.open_form("clean")
+    fields = [field("since", "datetime", default=moment), field("last", "datetime")]
+    kernel.patch(set={"form": {**FORM, "fields": fields, "values": {"last": moment}}})
+    expect(form.get_by_label("since")).to_have_attribute("type", kind)
+    form.get_by_role("button", name="Dispatch").click()
+    (dispatch,) = kernel.sent("dispatch")
+    assert dispatch["values"] == {"since": moment, "last": moment}
+
+
+def test_form_errors_by_path(open_panel: Any) -> None:
+    """What is wrong with an argument is not said at an option of the same name, nor the other way round."""
+    kernel, panel = open_panel(state_of(row(0)))
+    form = panel.open_form("clean")
+    spec = {**FORM, "fields": [field("tries", "int")], "values": {}}
+    kernel.patch(set={"form": spec})
+    kernel.fall_silent()
+    argument, option = form.locator('[data-field="tries"]'), form.locator('[data-field="options.tries"]')
+    form.get_by_role("button", name="Dispatch").click()
+    for path, wrong, right in (("tries", argument, option), ("options.tries", option, argument)):
+        sent = kernel.sent("dispatch")[-1]
+        answer = {"type": "done", "id": sent["id"], "ok": False, "text": "", "errors": {path: "is wrong"}}
+        kernel.tell(answer)
+        expect(wrong).to_have_attribute("aria-invalid", "true")
+        expect(right).not_to_have_attribute("aria-invalid", "true")
+        form.get_by_role("button", name="Dispatch").click()
 
 
 # --------------------------------------------------------------------------------------------------------- looks

@@ -15,6 +15,8 @@ from nbqueue.handlers.registry import registry
 from tests.browser.notebook import Notebook
 from tests.browser.test_panel import PANEL, shown
 
+#: A worker is named by its machine: in the documents by no machine in particular.
+MACHINE = "import platform, socket\nplatform.node = socket.gethostname = lambda: 'laptop'"
 JOBS = """
 %load_ext nbqueue
 import time
@@ -49,16 +51,24 @@ def import_csv(path: str, table: str = "users", on_error: Literal["stop", "skip"
                 time.sleep(0.01)
     return parts * batch
 
-@nbq.job(queue="reports", tries=2, backoff=[0.01])
-def clean_rows(month: int):
-    '''Clean the rows of a month.'''
-    print("cleaning month", month)
-    return {"jan": 1}[f"month {month}"]
+from cleaning import clean_rows
 
 @nbq.job(queue="emails")
 def send_email(to: str, subject: str):
     '''Send an e-mail.'''
     return f"sent to {to}"
+"""
+CLEANING = """
+import nbqueue as nbq
+
+DAYS = {"month 12": 31}
+
+
+@nbq.job(queue="reports", tries=2, backoff=[0.01])
+def clean_rows(month: int):
+    '''Clean the rows of a month.'''
+    print("cleaning month", month)
+    return DAYS[f"month {month}"]
 """
 WORK = """
 queues.add_queue("emails")
@@ -84,7 +94,7 @@ def import_csv(path):
 def write_past(path: Path) -> None:
     """Write a queue whose jobs ran over the last ten minutes, more of them now and then."""
     names: dict[str, Any] = {}
-    exec(compile(PAST, "importing.py", "exec"), names)
+    exec(compile(PAST, "imports.py", "exec"), names)
     nbq.command("import_csv", queue="imports")(names["import_csv"])
     command = nbq.QueuedCommand("import_csv").on_queue("imports")
     try:
@@ -109,6 +119,8 @@ def notebook(open_notebook: Callable[..., Notebook], folder: Path, page: Page) -
     write_past(folder / "nbqueue.duckdb")
     notebook = open_notebook("lab")
     notebook.ask("async () => app.shell.collapseLeft()")
+    (folder / "cleaning.py").write_text(CLEANING, encoding="utf-8")
+    notebook.run(MACHINE)
     notebook.run(JOBS)
     notebook.run(WORK)
     return notebook
@@ -132,7 +144,7 @@ def test_pictures_of_the_panel(notebook: Notebook, screenshot: Screenshot) -> No
     notebook.run(PANEL)
     panel = shown(notebook)
     orders, failed = notebook.query("[str(running[0]), str(failed[-1])]")
-    expect(panel.row(orders)).to_contain_text("7 / 24")
+    expect(panel.row(orders)).to_contain_text("7/24")
     expect(panel.failures).to_contain_text("6 ×")
     expect(panel.failures).to_contain_text("KeyError")
     both_themes(notebook, panel.element, panel.element, "panel", screenshot)

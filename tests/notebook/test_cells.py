@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
 import nbqueue as nbq
@@ -223,7 +224,8 @@ def test_completing_a_command_looks_at_the_newest_jobs(
     try:
         for command in ("old:here", "old:away", "new:one", "new:two", "new:one"):
             nbq.dispatch(nbq.QueuedCommand(command), delay=3600)
-        _, found = shell.complete("", "%nbq dispatch ", 14)
+        with provisionalcompleter():
+            found = [one.text for one in shell.Completer.completions("%nbq dispatch ", 14)]
         assert [name for name in found if name.startswith(("old", "new"))] == [
             "new:one",
             "new:two",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +15,8 @@ import pytest
 import nbqueue as nbq
 from nbqueue.facade.watching.glancing import Glance
 from nbqueue.handlers.registry import registry
-from nbqueue.widgets.card import card as cards
+from nbqueue.widgets.card import feed as feeds
+from nbqueue.widgets.card import subjects
 from nbqueue.widgets.card.card import Card, card_of, show
 from nbqueue.widgets.card.state import batch_state, job_state, static_html
 
@@ -19,14 +24,20 @@ PATIENCE = 30.0
 
 
 @pytest.fixture
-def queues() -> Iterator[nbq.QueueManager]:
-    """An open queue; what a test defines is gone after it."""
+def handlers() -> Iterator[None]:
+    """What a test defines is gone after it."""
     before = dict(registry._owned)
-    with nbq.connect(":memory:") as opened:
-        yield opened
+    yield
     registry.clear()
     for handler in before.values():
         registry.register(handler)
+
+
+@pytest.fixture
+def queues(handlers: None) -> Iterator[nbq.QueueManager]:
+    """An open queue."""
+    with nbq.connect(":memory:") as opened:
+        yield opened
 
 
 class Watch:
@@ -45,6 +56,11 @@ class Watch:
         with self._news:
             assert self._news.wait_for(lambda: holds(self.card.card), PATIENCE), self.card.card
         return dict(self.card.card)
+
+
+def fails() -> None:
+    """Fail in a way that nobody thought of."""
+    raise ZeroDivisionError
 
 
 @pytest.fixture
@@ -133,7 +149,7 @@ def test_opened(queues: nbq.QueueManager) -> None:
     assert "ValueError: no" in card.detail["traceback"]
     assert card.detail["log"].rstrip().endswith("the end")
     assert card.detail["cut"]
-    assert len(card.detail["log"]) == cards._TAIL
+    assert len(card.detail["log"]) == subjects.TAIL
 
 
 def test_many_cards_one_look(queues: nbq.QueueManager, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +162,7 @@ def test_many_cards_one_look(queues: nbq.QueueManager, monkeypatch: pytest.Monke
     feed = made[0]._feed
     assert all(card._feed is feed for card in made)
     looks: list[int] = []
-    real = cards.glance
+    real = feeds.glance
 
     def counted(asked: Any, ids: list[Any]) -> dict[Any, Glance]:
         looks.append(len(ids))
@@ -156,11 +172,10 @@ def test_many_cards_one_look(queues: nbq.QueueManager, monkeypatch: pytest.Monke
         worker.drain(timeout=PATIENCE)
     for card in made:
         Watch(card).until(lambda state: state["state"] == "succeeded")
-    monkeypatch.setattr(cards, "glance", counted)
+    monkeypatch.setattr(feeds, "glance", counted)
     feed.add(made[0])
     feed.refresh()
     assert set(looks) <= {0, 1}
-    assert feed._present() == []
 
 
 def test_batch(queues: nbq.QueueManager) -> None:
@@ -187,6 +202,209 @@ def test_batch(queues: nbq.QueueManager) -> None:
         fails.clear()
         card.carry_out({"id": 2, "do": "retry"})
         watch.until(lambda state: state["counts"]["succeeded"] == 10)
+
+
+def test_forgotten(queues: nbq.QueueManager, said: list[dict[str, Any]]) -> None:
+    """An opened card whose job was forgotten says so, and the others go on."""
+
+    @nbq.job
+    def work() -> None: ...
+
+    first, second = work.dispatch(), work.dispatch()
+    card, other = card_of(queues, first), card_of(queues, second)
+    watch, beside = Watch(card), Watch(other)
+    first.cancel()
+    watch.until(lambda state: state["state"] == "cancelled")
+    card._handle_custom_msg({"id": 1, "do": "open", "open": True}, [])
+    watch.until(lambda _: card.detail)
+    queues.forget(first.job_id)
+    card._handle_custom_msg({"id": 2, "do": "retry"}, [])
+    watch.until(lambda state: state["state"] == "forgotten")
+    (answer,) = [message for message in said if message["id"] == 2 and message["type"] == "done"]
+    assert (answer["ok"], "forgotten" in answer["text"]) == (False, True)
+    second.cancel()
+    beside.until(lambda state: state["state"] == "cancelled")
+
+
+def test_one_that_fails_is_one(queues: nbq.QueueManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card that cannot be brought up to date says that it is as it was, and the others go on."""
+
+    @nbq.job
+    def work() -> None: ...
+
+    first, second = work.dispatch(), work.dispatch()
+    card, other = card_of(queues, first), card_of(queues, second)
+    watch, beside = Watch(card), Watch(other)
+    monkeypatch.setattr(card.subject, "why", fails)
+    card._feed.add(card)
+    watch.until(lambda state: not state["live"])
+    second.cancel()
+    beside.until(lambda state: state["state"] == "cancelled")
+
+
+@pytest.mark.usefixtures("handlers")
+def test_batch_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch's errors are shown where what its rows were given is not to be read."""
+    monkeypatch.setenv("NBQUEUE_SECRET", "a" * 32)
+
+    @nbq.job
+    def work(given: object) -> None:
+        raise ValueError(type(given).__name__)
+
+    with nbq.connect(tmp_path / "jobs.duckdb") as queues, queues.worker():
+        batch_id = queues.map(work, [slice(1), slice(2)]).wait(PATIENCE).batch_id
+    monkeypatch.setenv("NBQUEUE_SECRET", "b" * 32)
+    with nbq.connect(tmp_path / "jobs.duckdb") as queues:
+        card = card_of(queues, queues.batch(batch_id))
+        card.carry_out({"id": 1, "do": "open", "open": True})
+        assert card.detail is not None
+        assert card.detail["error"] == "2 × ValueError: slice"
+
+
+@pytest.mark.usefixtures("handlers")
+def test_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that its worker refused is held, on its card as in ``jobs``, and the card says why."""
+    monkeypatch.setenv("NBQUEUE_SECRET", "a" * 32)
+
+    @nbq.job
+    def work(given: object) -> None: ...
+
+    with nbq.connect(tmp_path / "jobs.duckdb") as queues:
+        job_id = queues.dispatch(work.call(slice(1))).job_id
+    monkeypatch.setenv("NBQUEUE_SECRET", "b" * 32)
+    with nbq.connect(tmp_path / "jobs.duckdb") as queues:
+        card = card_of(queues, queues.job(job_id))
+        watch = Watch(card)
+        with queues.worker():
+            state = watch.until(lambda state: state["status"] == "held" and state["why"])
+        assert state["why"] == queues.why(job_id)
+        assert queues.jobs()["status"].tolist() == ["held"]
+
+
+def test_retried_elsewhere(queues: nbq.QueueManager) -> None:
+    """A card whose job has ended follows it again when somebody else lets it run again."""
+    fails = [True]
+
+    @nbq.job
+    def work() -> None:
+        if fails:
+            raise ValueError
+
+    with queues.worker():
+        receipt = work.dispatch()
+        card, rows = card_of(queues, receipt), card_of(queues, queues.map(work, [{}]))
+        watch, beside = Watch(card), Watch(rows)
+        watch.until(lambda state: state["state"] == "failed")
+        beside.until(lambda state: state["counts"]["failed"] == 1)
+        fails.clear()
+        queues.retry_all()
+        watch.until(lambda state: state["state"] == "succeeded")
+        beside.until(lambda state: state["counts"]["succeeded"] == 1)
+
+
+def test_no_card_left(queues: nbq.QueueManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the last card was closed nothing looks at the queue any more, until there is another."""
+    stopped = threading.Event()
+    real = queues.on_change
+
+    def on_change(callback: Callable[[], None]) -> Callable[[], None]:
+        stop = real(callback)
+        return lambda: (stop(), stopped.set())[0]
+
+    monkeypatch.setattr(queues, "on_change", on_change)
+
+    @nbq.job
+    def work() -> None: ...
+
+    first, second = work.dispatch(), work.dispatch()
+    card = card_of(queues, first)
+    feed = card._feed
+    card.close()
+    first.cancel()
+    assert stopped.wait(PATIENCE)
+    watch = Watch(card_of(queues, second))
+    assert watch.card._feed is feed
+    second.cancel()
+    watch.until(lambda state: state["state"] == "cancelled")
+
+
+def test_result_is_let_go(queues: nbq.QueueManager) -> None:
+    """A card does not hold what its job returned."""
+
+    class Big:
+        pass
+
+    made: list[weakref.ref[Big]] = []
+
+    @nbq.job
+    def work() -> Any:
+        big = Big()
+        made.append(weakref.ref(big))
+        return big
+
+    with queues.worker() as worker:
+        card = card_of(queues, work.dispatch())
+        Watch(card).until(lambda state: state["state"] == "succeeded")
+        worker.drain(timeout=PATIENCE)
+    gc.collect()
+    assert made[0]() is None
+
+
+@pytest.mark.parametrize(
+    ("content", "ok", "text"),
+    [
+        ({"do": "reboot"}, False, "knows no command 'reboot'"),
+        ({"do": ["cancel"]}, False, "knows no command ['cancel']"),
+        ({}, False, "knows no command None"),
+        ({"do": "hello"}, True, ""),
+        ({"do": "cancel"}, False, "ZeroDivisionError: "),
+    ],
+)
+def test_every_command_is_answered(
+    queues: nbq.QueueManager,
+    said: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    content: dict[str, Any],
+    *,
+    ok: bool,
+    text: str,
+) -> None:
+    """Whatever is asked for has an answer: what means nothing, and what fails in a way nobody thought of."""
+
+    @nbq.job
+    def work() -> None: ...
+
+    card = card_of(queues, work.dispatch())
+    monkeypatch.setattr(card.subject, "cancel", fails)
+    card.carry_out({"id": 1, **content})
+    (answer,) = said
+    assert (answer["type"], answer["id"], answer["ok"]) == ("done", 1, ok)
+    assert text in answer["text"]
+
+
+def test_cells_have_no_usual_time(queues: nbq.QueueManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long other jobs of its name took is said of a job, and not of a notebook's cell, which only shares it."""
+
+    @nbq.job
+    def work() -> None: ...
+
+    with queues.worker():
+        work.dispatch().wait(PATIENCE)
+    usual = Watch(card_of(queues, work.dispatch())).until(lambda state: state["usual"] is not None)
+    assert usual["usual"] >= 0
+    real = feeds.glance
+
+    def of_cells(asked: Any, ids: Any) -> dict[Any, Glance]:
+        return {
+            job_id: seen._replace(
+                record=dataclasses.replace(seen.record, spec=seen.record.spec._replace(origin="kernel:1"))
+            )
+            for job_id, seen in real(asked, ids).items()
+        }
+
+    monkeypatch.setattr(feeds, "glance", of_cells)
+    state = Watch(card_of(queues, work.dispatch())).until(lambda state: state["why"])
+    assert state["usual"] is None
 
 
 def test_closed(queues: nbq.QueueManager) -> None:
@@ -239,15 +457,15 @@ def test_usual_time() -> None:
     with nbq.connect(":memory:") as queues:
         receipt = queues.dispatch(nbq.QueuedCommand("work"))
         record = receipt.record()
-        import dataclasses
-
         running = dataclasses.replace(record, state=nbq.State.RUNNING, started_at=1_000.0, attempt=1)
-        state = job_state(Glance(running), now=1_002.0, usual=8.0)
+        plain = Glance(running, "running")
+        at_work = Glance(running, "running", {"done": 1, "total": 4, "note": ""})
+        state = job_state(plain, now=1_002.0, usual=8.0)
         assert (state["finish"], state["usual"]) == (1_008_000, 8.0)
-        state = job_state(Glance(running, {"done": 1, "total": 4, "note": ""}), now=1_002.0, usual=8.0)
+        state = job_state(at_work, now=1_002.0, usual=8.0)
         assert state["finish"] == 1_008_000
-        assert job_state(Glance(running), now=1_002.0)["finish"] is None
-        assert job_state(Glance(running, {"done": 1, "total": 4, "note": ""}), now=1_000.5)["finish"] is None
+        assert job_state(plain, now=1_002.0)["finish"] is None
+        assert job_state(at_work, now=1_000.5)["finish"] is None
         assert "1 of 4" in static_html(state)
 
 

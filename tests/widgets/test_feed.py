@@ -12,7 +12,8 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from nbqueue import QueuedCommand, QueueManager
-from nbqueue.facade.watching.following import JobFilter
+from nbqueue.errors import QueueError
+from nbqueue.facade.watching.following import Following, JobFilter, Seen
 from nbqueue.lifecycle import Outcome
 from nbqueue.store import LogChunk, ReportKind
 from nbqueue.testing import FakeClock, memory_manager
@@ -139,6 +140,47 @@ def test_following_is_looking_again(looked: Looked, plays: list[tuple[str, int]]
         assert same(scene.seen) == same(scene.look().state.snapshot())
     finally:
         scene.close()
+
+
+@pytest.mark.parametrize("where", ["queues", "workers", "rows", "failures"])
+def test_refresh_that_fails_loses_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """After a refresh that failed, wherever it was, the next shows what somebody sees who looks for the first time."""
+    scene.dispatch()
+    scene.refresh()
+    scene.take()
+    scene.end(Outcome.FAILED, "KeyError: 1")
+    scene.dispatch(1)
+
+    def fails(*_args: object) -> None:
+        raise QueueError("a moment's trouble")
+
+    with monkeypatch.context() as trouble:
+        trouble.setattr(Following if where == "rows" else QueueManager, where, fails)
+        with pytest.raises(QueueError):
+            scene.refresh()
+    scene.refresh()
+    assert same(scene.seen) == same(scene.look().state.snapshot())
+    assert scene.seen["jobs"]["total"] == 2
+    assert sum(scene.seen["series"]["failed"]) == 1
+
+
+def test_what_ends_during_the_first_look_counts_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that ends while somebody looks for the first time is one that ended."""
+    scene.dispatch()
+    scene.take()
+    real = Following.seen
+
+    def seen(following: Following) -> Seen:
+        found = real(following)
+        scene.end(Outcome.SUCCEEDED)
+        return found
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Following, "seen", seen)
+        scene.feed = scene.look()
+    scene.seen = scene.feed.state.snapshot()
+    scene.refresh()
+    assert sum(scene.seen["series"]["succeeded"]) == 1
 
 
 def test_nothing_new_is_no_patch(scene: Scene) -> None:

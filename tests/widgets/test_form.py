@@ -15,6 +15,7 @@ import pytest
 import nbqueue as nbq
 from nbqueue.errors import InvalidCommand
 from nbqueue.handlers.registry import registry
+from nbqueue.payload import encode_call
 from nbqueue.widgets.form import Form
 
 
@@ -162,6 +163,41 @@ def test_values_are_remembered(queues: nbq.QueueManager, import_csv: Any) -> Non
     assert form.submit() is not None
     assert queues.jobs(limit=1)["command"].tolist() == ["import_csv"]
     assert queues.form_spec("import_csv").values["tags"] == ["x", ""]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["[draft] a", "b"],
+        [" [1]"],
+        ["a\rb", "c\r"],
+        ["a\u2028b\x0bc", "d"],
+        ["a\nb"],
+        [" "],
+        ["a", "[1]"],
+        ['["a"'],
+    ],
+    ids=repr,
+)
+def test_lists_come_back(queues: nbq.QueueManager, words: list[str]) -> None:
+    """What a form shows of a list's last value is dispatched as that list again."""
+
+    @nbq.job
+    def tag(words: list[str]) -> None: ...
+
+    tag.dispatch(words=words)
+    receipt = tag.form().submit()
+    assert receipt.record().payload == encode_call((), {"words": words})
+
+
+def test_receipts_are_few(queues: nbq.QueueManager, import_csv: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A form has as many receipts as cards below it: they hold what their jobs returned."""
+    monkeypatch.setattr("nbqueue.widgets.form._ONE_CLICK", 0.0)
+    form = import_csv.form()
+    form._rows["path"].control.value = "users.csv"
+    made = [form.submit() for _ in range(7)]
+    assert form.receipts == made[:1:-1]
+    assert [card.subject.job_id for card in form._cards.children] == [one.job_id for one in form.receipts]
 
 
 def test_closed_queue_is_said(queues: nbq.QueueManager, import_csv: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from nbqueue import QueuedCommand, QueueManager
+from nbqueue.errors import QueueError
 from nbqueue.facade.watching.following import JobFilter
 from nbqueue.handlers.registry import registry
 from nbqueue.lifecycle import Outcome
@@ -214,7 +215,11 @@ def test_detail_opens_and_closes(seat: Seat) -> None:
         ("view", {"filter": {"states": ["faild"]}}, "did you mean"),
         ("view", {"filter": {"batch": "x"}}, "is no batch id"),
         ("form", {"command": "nobody"}, "nobody"),
-        ("detail", {"job": "'; DROP TABLE ledger"}, "ValueError"),
+        ("detail", {"job": "'; DROP TABLE ledger"}, "there is no job '; DROP"),
+        ("detail", {"job": ["x"]}, "there is no job ['x']"),
+        ("dispatch", {"command": "import", "values": [1]}, "values must be given by name"),
+        ("dispatch", {"command": "import", "options": "queue"}, "options must be given by name"),
+        ("view", {"filter": "failed"}, "filter must be given by name"),
         ("reboot", {}, "knows no command 'reboot'"),
         ([], {}, "knows no command []"),
     ],
@@ -288,6 +293,47 @@ def test_closed_queue_keeps_its_last_state(queues: QueueManager) -> None:
     seat.panel.close()
 
 
+@pytest.mark.parametrize("error", [QueueError("a moment's trouble"), ZeroDivisionError("by zero")], ids=repr)
+def test_failed_refresh_is_told_and_made_up_for(
+    seat: Seat, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Whatever keeps a panel from the latest is said above it; it looks again by itself, and then says so no more."""
+
+    def fails(_queues: object) -> None:
+        raise error
+
+    with monkeypatch.context() as trouble:
+        trouble.setattr(QueueManager, "workers", fails)
+        job_id = dispatch(seat.queues)
+        seat.step()
+        notice = seat.seen()["notice"]
+    assert (notice["level"], str(error) in notice["text"]) == ("error", True)
+    seat.step()
+    assert seat.seen()["notice"] is None
+    assert seat.seen()["jobs"]["order"] == [job_id]
+
+
+def test_closed_queue_is_stored_as_it_was_last(queues: QueueManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a notebook keeps of a panel whose queue was closed is its last state, not its first."""
+    kept: dict[str, str] = {}
+
+    def store(bundle: dict[str, Any], display_id: str) -> bool:
+        kept[display_id] = bundle["text/plain"]
+        return True
+
+    monkeypatch.setattr(module.display, "publish", store)
+    monkeypatch.setattr(module.display, "renew", store)
+    seat = Seat(queues)
+    seat.panel._ipython_display_()
+    dispatch(queues)
+    seat.step()
+    queues.close()
+    seat.step()
+    (text,) = kept.values()
+    assert "default: 1 pending" in text
+    seat.panel.close()
+
+
 def test_closed_panel_is_dropped(seat: Seat) -> None:
     """A panel whose comm was closed is neither refreshed nor told of changes."""
     seat.panel.close()
@@ -317,6 +363,32 @@ def test_panel_that_nobody_sees_rests_until_it_is_seen_again(seat: Seat) -> None
     assert seat.seen()["jobs"]["filter"]["command"] == "import"
     # A second front end, which has said nothing, goes on from what it had.
     assert seat.panel.state["v"] >= before
+
+
+def test_panel_that_rested_when_its_queue_was_closed_says_so(queues: QueueManager) -> None:
+    """A view that comes back to a panel that rests is answered, though there is no queue to ask any more."""
+    seat = Seat(queues)
+    for views in (1, 0):
+        seat.panel.set_state({"_view_count": views})
+    seat.step()
+    queues.close()
+    seat.tell("hello")
+    seat.step()
+    assert seat.sent[-1]["type"] == "snapshot"
+    assert seat.seen()["notice"]["level"] == "closed"
+    assert not seat.ask("pause", queue="default")["ok"]
+    seat.panel.close()
+
+
+def test_panel_that_is_shown_after_its_queue_was_closed_says_so(queues: QueueManager) -> None:
+    """A panel that is made, and shown when the queue is closed, is as it was made."""
+    dispatch(queues)
+    shown = Panel(queues, publisher=Publisher(threaded=False))
+    queues.close()
+    shown.wake()
+    assert shown.state["notice"]["level"] == "closed"
+    assert "default: 1 pending" in repr(shown)
+    shown.close()
 
 
 def test_panel_whose_view_is_made_anew_does_not_rest(seat: Seat) -> None:

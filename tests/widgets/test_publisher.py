@@ -6,8 +6,10 @@ import gc
 import threading
 from collections.abc import Callable
 
+import pytest
+
 from nbqueue.testing import FakeClock
-from nbqueue.widgets.publisher import Publisher
+from nbqueue.widgets.publisher import RETRY, Publisher
 
 
 class Source:
@@ -158,15 +160,17 @@ def test_failing_command_keeps_nobody_from_anything(caplog: object) -> None:
     assert done == [2]
 
 
-def test_failing_view_is_dropped() -> None:
-    """A view that raises is asked no more, and the others are."""
+def test_failing_view_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    """A view that raises is asked again a while later, logged once; the others are refreshed as ever."""
     clock, source = FakeClock(), Source()
     publisher, good = publisher_of(clock), Shown(clock)
 
     class Bad(Shown):
         def refresh(self) -> float | None:
             super().refresh()
-            raise RuntimeError
+            if len(self.refreshed_at) < 3:
+                raise RuntimeError
+            return None
 
     bad = Bad(clock)
     publisher.add(bad, source.on_change)
@@ -176,7 +180,41 @@ def test_failing_view_is_dropped() -> None:
     source.change()
     publisher.step()
     assert (len(bad.refreshed_at), len(good.refreshed_at)) == (1, 2)
-    assert len(source.listeners) == 1
+    for _ in range(2):
+        clock.advance(RETRY)
+        publisher.step()
+    assert (len(bad.refreshed_at), len(good.refreshed_at)) == (3, 2)
+    assert publisher.step() is None
+    assert len(caplog.records) == 1
+
+
+def test_view_that_closes_while_it_is_added_is_told_nothing() -> None:
+    """A view that is dropped while somebody still arranges for it to hear of changes leaves no listener."""
+    clock, source = FakeClock(), Source()
+    publisher, view = publisher_of(clock), Shown(clock)
+
+    def on_change(callback: Callable[[], None]) -> Callable[[], None]:
+        view.closed = True
+        publisher.step()
+        return source.on_change(callback)
+
+    publisher.add(view, on_change)
+    assert (source.listeners, publisher._entries) == ([], [])
+
+
+def test_view_whose_source_is_closed_is_not_kept() -> None:
+    """Where changes cannot be heard of, that is raised, and the view may be added again."""
+    clock, source = FakeClock(), Source()
+    publisher, view = publisher_of(clock), Shown(clock)
+
+    def closed(_callback: Callable[[], None]) -> Callable[[], None]:
+        raise RuntimeError("closed")
+
+    with pytest.raises(RuntimeError, match="closed"):
+        publisher.add(view, closed)
+    publisher.add(view, source.on_change)
+    publisher.step()
+    assert (len(view.refreshed_at), len(source.listeners)) == (1, 1)
 
 
 def test_closed_view_is_dropped() -> None:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
+import functools
 import uuid
-import weakref
-from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import anywidget
 import traitlets
 
-from nbqueue.errors import JobNotFound, NbqueueError, QueueUnavailable
-from nbqueue.facade.estimating import Estimate
+from nbqueue.errors import NbqueueError
 from nbqueue.facade.receipt import JobDispatch
-from nbqueue.facade.watching.glancing import glance
-from nbqueue.widgets.card.state import batch_state, job_state, static_html
+from nbqueue.widgets.card.feed import Feed, feed_of
+from nbqueue.widgets.card.state import static_html
+from nbqueue.widgets.card.subjects import Job, Rows
+from nbqueue.widgets.commands import answer
 from nbqueue.widgets.display import publish, renew
 from nbqueue.widgets.link import answer_at_once, front, in_kernel
 from nbqueue.widgets.publisher import publisher
@@ -26,16 +25,6 @@ if TYPE_CHECKING:
     from nbqueue.facade.manager import QueueManager
 
 __all__ = ["Card", "card_of", "show"]
-
-
-#: How long an estimate is good for, seconds.
-_ESTIMATE_FOR = 30.0
-#: Why a job waits is asked for so many at a time.
-_WHYS = 20
-#: The rate of a batch is that of the last so many seconds.
-_LATELY = 20.0
-#: Of a job's log, so many characters from its end.
-_TAIL = 20_000
 
 
 class Card(anywidget.AnyWidget):
@@ -63,6 +52,8 @@ class Card(anywidget.AnyWidget):
         #: Under which the notebook keeps what a reader without a kernel sees.
         self.display_id = uuid.uuid4().hex
         self.opened = False
+        #: It has ended, and was shown so: only a retry makes it different.
+        self.over = False
         self._feed = feed
         self._stored = ""
         self.on_msg(Card._heard)
@@ -105,199 +96,40 @@ class Card(anywidget.AnyWidget):
 
     def carry_out(self, content: dict[str, Any]) -> None:
         """Do what a button asked for, and say what came of it."""
-        said, done = "", True
-        try:
-            match content.get("do"):
-                case "cancel":
-                    self.subject.cancel()
-                case "retry":
-                    self.subject.retry()
-                case "open":
-                    self.opened = bool(content.get("open"))
-                    if self.opened:
-                        self.detail = self.subject.detail()
-        except NbqueueError as error:
-            said, done = str(error), False
-        self.send({"type": "done", "id": content.get("id"), "ok": done, "text": said})
+        what = content.get("do")
+        command = _COMMANDS.get(what) if isinstance(what, str) else None
+        done = answer(what, None if command is None else functools.partial(command, self, content))
+        self.send(done.message(content.get("id")))
         self._feed.add(self)
 
 
-class Job:
-    """A receipt as a card shows it."""
-
-    def __init__(self, receipt: JobDispatch, feed: Feed) -> None:
-        self.receipt = receipt
-        self.text = repr(receipt)
-        self._feed = feed
-
-    def first(self) -> dict[str, Any]:
-        """Give what it shows first."""
-        seen = glance(self._feed.queues, (self.receipt.job_id,))
-        if self.receipt.job_id not in seen:
-            raise JobNotFound(f"{self.receipt.command} {self.receipt} is not there any more")
-        return job_state(seen[self.receipt.job_id], now=self._feed.now())
-
-    @staticmethod
-    def ended(state: dict[str, Any]) -> bool:
-        """Whether nothing more will happen."""
-        return state["finished"] is not None
-
-    def cancel(self) -> None:
-        """Cancel it."""
-        self.receipt.cancel()
-
-    def retry(self) -> None:
-        """Let it run again."""
-        self.receipt.retry()
-
-    def detail(self) -> dict[str, Any]:
-        """Give its error, its traceback and the end of its log."""
-        record = self.receipt.record()
-        log = str(self.receipt.logs())
-        return {
-            "why": "" if record.state.ended else self.receipt.why(),
-            "error": record.error,
-            "traceback": record.traceback,
-            "log": log[-_TAIL:],
-            "cut": len(log) > _TAIL,
-        }
+def _hello(_card: Card, _content: dict[str, Any]) -> str:
+    return ""
 
 
-class Rows:
-    """A batch as a card shows it."""
-
-    def __init__(self, batch: Any, feed: Feed) -> None:
-        self.batch = batch
-        self.text = repr(batch)
-        self._feed = feed
-        self._since = feed.now()
-        self._ends: deque[tuple[float, int]] = deque()
-
-    def first(self) -> dict[str, Any]:
-        """Give what it shows first."""
-        return batch_state(self.batch, now=self._feed.now())
-
-    def state(self) -> dict[str, Any]:
-        """Give what it shows now, its rate over the last seconds."""
-        now = self._feed.now()
-        state = batch_state(self.batch, now=now, rate=self._rate(), started=self._since)
-        self._ends.append((now, state["ended"]))
-        while self._ends[0][0] < now - _LATELY and len(self._ends) > 2:
-            self._ends.popleft()
-        return state
-
-    def _rate(self) -> float | None:
-        if len(self._ends) < 2:
-            return None
-        (begun, before), (at, ended) = self._ends[0], self._ends[-1]
-        return (ended - before) / (at - begun) if at > begun and ended > before else None
-
-    @staticmethod
-    def ended(state: dict[str, Any]) -> bool:
-        """Whether nothing more will happen."""
-        return bool(state["ended"] >= state["total"])
-
-    def cancel(self) -> None:
-        """Cancel what has not ended."""
-        self.batch.cancel()
-
-    def retry(self) -> None:
-        """Let those run again that failed."""
-        self._ends.clear()
-        self.batch.retry_failed()
-
-    def detail(self) -> dict[str, Any]:
-        """Give which errors there were, the most frequent first."""
-        failed = self.batch.failed()
-        found = failed["error"].value_counts().head(5) if "error" in failed else {}
-        lines = [f"{count:,} × {error}" for error, count in dict(found).items()]
-        return {"why": "", "error": "\n".join(lines), "traceback": "", "log": "", "cut": False}
+def _cancel(card: Card, _content: dict[str, Any]) -> str:
+    card.subject.cancel()
+    return ""
 
 
-class Feed:
-    """Keeps all cards of one queue up to date, by one look at all of their jobs."""
-
-    def __init__(self, queues: QueueManager) -> None:
-        self.queues = queues
-        self.now = time.time
-        self._lock = threading.Lock()
-        #: Those that have not ended.
-        self._cards: list[weakref.ref[Card]] = []
-        self._estimates: dict[str, tuple[float, Estimate | None]] = {}
-        me = weakref.ref(self)
-
-        def lose() -> None:
-            feed = me()
-            if feed is not None:
-                feed.lose()
-
-        queues.on_close(lose)
-
-    @property
-    def closed(self) -> bool:
-        """Whether there is nothing to look at any more."""
-        return self.queues.closed
-
-    def add(self, card: Card) -> None:
-        """Keep a card up to date from now on, until what it shows has ended."""
-        with self._lock:
-            if not any(ref() is card for ref in self._cards):
-                self._cards.append(weakref.ref(card))
-        publisher.add(self, self.queues.on_change)
-        publisher.changed(self)
-
-    def lose(self) -> None:
-        """Tell the cards that the queue was closed."""
-        for card in self._present():
-            card.lose()
-
-    def refresh(self) -> float | None:
-        """Bring every card up to date."""
-        cards = self._present()
-        try:
-            self._refresh(cards)
-        except QueueUnavailable:
-            self.lose()
-        # One that was added meanwhile has not been looked at.
-        over = {id(card) for card in cards if card.subject.ended(card.card)}
-        with self._lock:
-            self._cards = [ref for ref in self._cards if (card := ref()) is not None and id(card) not in over]
-        return None
-
-    def _refresh(self, cards: list[Card]) -> None:
-        now = self.now()
-        seen = glance(self.queues, [c.subject.receipt.job_id for c in cards if isinstance(c.subject, Job)])
-        whys = _WHYS
-        for card in cards:
-            subject = card.subject
-            if isinstance(subject, Rows):
-                card.take(subject.state())
-            elif (found := seen.get(subject.receipt.job_id)) is None:
-                card.take({**card.card, "state": "forgotten", "status": "forgotten", "finished": 0})
-            else:
-                waits = found.status(now) == "pending" and whys > 0
-                whys -= waits
-                usual = None if found.record.state.ended else self._usual(found.record.spec.command)
-                why = subject.receipt.why() if waits else ""
-                card.take(job_state(found, now=now, usual=usual, why=why))
-            if card.opened:
-                card.detail = subject.detail()
-
-    def _present(self) -> list[Card]:
-        with self._lock:
-            return [card for ref in self._cards if (card := ref()) is not None]
-
-    def _usual(self, command: str) -> float | None:
-        ticks = time.monotonic()
-        at, found = self._estimates.get(command, (-_ESTIMATE_FOR, None))
-        if ticks - at >= _ESTIMATE_FOR:
-            found = self.queues.estimate(command)
-            self._estimates[command] = ticks, found
-        return None if found is None else found.median
+def _retry(card: Card, _content: dict[str, Any]) -> str:
+    card.subject.retry()
+    return ""
 
 
-#: By the manager's ``id``; a feed holds its manager, so that no other can have that number meanwhile.
-_feeds: weakref.WeakValueDictionary[int, Feed] = weakref.WeakValueDictionary()
+def _open(card: Card, content: dict[str, Any]) -> str:
+    card.opened = bool(content.get("open"))
+    if card.opened:
+        card.detail = card.subject.detail()
+    return ""
+
+
+_COMMANDS: dict[str, Callable[[Card, dict[str, Any]], str]] = {
+    "hello": _hello,
+    "cancel": _cancel,
+    "retry": _retry,
+    "open": _open,
+}
 
 
 def card_of(queues: QueueManager, shown: object) -> Card:
@@ -308,13 +140,10 @@ def card_of(queues: QueueManager, shown: object) -> Card:
     JobNotFound, QueueUnavailable
         Where there is nothing to show any more.
     """
-    feed = _feeds.get(id(queues))
-    if feed is None:
-        feed = _feeds[id(queues)] = Feed(queues)
+    feed = feed_of(queues)
     subject = Job(shown, feed) if isinstance(shown, JobDispatch) else Rows(shown, feed)
     card = Card(feed, subject)
-    if not subject.ended(card.card):
-        feed.add(card)
+    feed.add(card)
     return card
 
 

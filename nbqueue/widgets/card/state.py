@@ -42,7 +42,7 @@ def job_state(glance: Glance, *, now: float, usual: float | None = None, why: st
         "command": record.spec.command,
         "queue": record.spec.queue,
         "state": record.state.value,
-        "status": glance.status(now),
+        "status": glance.status,
         "attempt": record.attempt,
         "max_attempts": record.max_attempts,
         "scheduled": _ms(record.scheduled_at),

@@ -65,7 +65,7 @@ function drawProgress(bar, progress, name) {
 
 function progressText(progress) {
   const { done, total, note } = progress;
-  const numbers = total > 0 ? `${count(done)} / ${count(total)}` : count(done);
+  const numbers = total > 0 ? `${count(done)}/${count(total)}` : count(done);
   return note ? `${numbers} · ${note}` : numbers;
 }
 

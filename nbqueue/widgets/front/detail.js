@@ -147,7 +147,7 @@ class Overview {
     const failing = job.state !== "succeeded" && job.error;
     show(this.error, Boolean(failing));
     if (failing) say(this.error.firstChild, job.error);
-    drawTraceback(this.traceback, failing ? job.traceback ?? latest?.traceback : null, false);
+    drawTraceback(this.traceback, failing ? job.traceback ?? latest?.traceback : null);
     say(this.arguments, (job.arguments_text ?? job.arguments) || "none");
     drawFacts(this.facts, this.factsOf(job));
     const metadata = Object.entries(job.metadata ?? {});
@@ -170,7 +170,7 @@ class Overview {
 
 /** @param {{name: string, text: string, title?: string, since?: number}[]} facts */
 function drawFacts(list, facts) {
-  keyed(list, facts, (fact) => fact.name, (fact) => h("div", {}, h("dt", { text: fact.name }), h("dd", {})), (node, { text, title, since }) => {
+  keyed(list, facts, (fact) => fact.name, (fact) => h("div", { "data-fact": fact.name }, h("dt", { text: fact.name }), h("dd", {})), (node, { text, title, since }) => {
     attr(node.lastChild, "title", title ?? null);
     ticking(node.lastChild, since);
     if (!since) say(node.lastChild, text);

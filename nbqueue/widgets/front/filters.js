@@ -58,15 +58,23 @@ class Filters {
     drawOptions(this.command, commands.map((command) => command.name), filter.command);
     const typing = this.search.ownerDocument.activeElement === this.search;
     if (!typing && this.search.value !== filter.text) this.search.value = filter.text;
-    const pins = ["fingerprint", "batch"].filter((name) => filter[name] != null);
-    keyed(this.pinned, pins, (name) => name, (name) => this.pin(name), (node, name) => say(node.firstChild, filter[name]));
+    keyed(this.pinned, pinsOf(filter), ({ name, text }) => `${name}=${text}`, (pin) => this.pin(pin), () => {});
     show(this.clear, isFiltered(filter));
   }
 
-  pin(name) {
-    const drop = () => this.store.setFilter({ [name]: null });
-    return h("button", { type: "button", class: "nbq-chip nbq-pin", "aria-pressed": "true", title: `Not only this ${name}`, on: { click: drop } }, h("span", { class: "nbq-cut" }), icon("close"));
+  pin({ name, text, without }) {
+    const drop = () => this.store.setFilter(without(this.store.ui.filter));
+    return h("button", { type: "button", class: "nbq-chip nbq-pin", "aria-pressed": "true", title: `Not only this ${name}`, on: { click: drop } }, h("span", { class: "nbq-cut", text }), icon("close"));
   }
+}
+
+/** What a filter asks for that has no control of its own: statuses within a state, a fingerprint, a batch. */
+function pinsOf(filter) {
+  const statuses = filter.states.filter((word) => !STATES.includes(word)).map((text) =>
+    ({ name: "status", text, without: ({ states }) => ({ states: states.filter((word) => word !== text) }) }));
+  const whole = ["fingerprint", "batch"].filter((name) => filter[name] != null).map((name) =>
+    ({ name, text: filter[name], without: () => ({ [name]: null }) }));
+  return [...statuses, ...whole];
 }
 
 /** The choices of a select; a chosen one that is not among the names is one too. Values begin with "=", "" is all. */

@@ -7,6 +7,7 @@
  */
 
 const INPUT_TYPES = { date: "date", datetime: "datetime-local" };
+const WHOLE_SECONDS = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?$/;
 const MODES = { int: "numeric", float: "decimal" };
 const LONG_KINDS = new Set(["text", "json", "list"]);
 const CODE_KINDS = new Set(["json", "list", "path"]);
@@ -76,7 +77,8 @@ class DispatchForm {
   field(field, path, value) {
     const id = `${this.uid}-field-${path}`;
     const drafts = this.drafts();
-    const input = inputFor(field, path in drafts ? drafts[path] : shown(field, value), `${id}-choices`);
+    const text = shown(field, value);
+    const input = inputFor(field, path in drafts ? drafts[path] : text, `${id}-choices`, inputType(field, text));
     for (const [name, value] of Object.entries({ id, "data-field": path, "aria-describedby": `${id}-help ${id}-error`, "aria-required": field.required ? "true" : null })) attr(input, name, value);
     const keep = () => { drafts[path] = draft(input); };
     input.addEventListener("input", keep);
@@ -94,7 +96,7 @@ class DispatchForm {
     let first = null;
     for (const input of this.form.querySelectorAll("[data-field]")) {
       const path = input.dataset.field;
-      const text = errors[path] ?? errors[path.replace("options.", "")] ?? "";
+      const text = errors[path] ?? "";
       attr(input, "aria-invalid", text ? "true" : null);
       say(document.getElementById(`${input.id}-error`) ?? input.closest(".nbq-field").lastChild, text);
       if (text) first ??= input;
@@ -127,7 +129,7 @@ class DispatchForm {
 }
 
 /** @param {Field} field */
-function inputFor(field, value, choicesId) {
+function inputFor(field, value, choicesId, type) {
   if (field.kind === "bool" && !field.nullable) {
     const box = h("input", { type: "checkbox" });
     box.checked = value === true || value === "true";
@@ -137,11 +139,16 @@ function inputFor(field, value, choicesId) {
   const code = CODE_KINDS.has(field.kind) ? " nbq-code" : "";
   const input = LONG_KINDS.has(field.kind)
     ? h("textarea", { class: `nbq-input${code}`, rows: 3, spellcheck: code ? "false" : null })
-    : h("input", { class: `nbq-input${code}`, type: INPUT_TYPES[field.kind] ?? "text", inputmode: MODES[field.kind], step: field.kind === "datetime" ? 1 : null, autocomplete: "off" });
+    : h("input", { class: `nbq-input${code}`, type, inputmode: MODES[field.kind], step: type === "datetime-local" ? 1 : null, autocomplete: "off" });
   input.value = value;
   if (field.free) attr(input, "list", choicesId);
   if (field.nullable) attr(input, "placeholder", "none");
   return input;
+}
+
+/** The browser's own control knows no zones and no part of a second: such a time is a text, so that it stays what it is. */
+function inputType(field, text) {
+  return field.kind === "datetime" && text && !WHOLE_SECONDS.test(text) ? "text" : INPUT_TYPES[field.kind] ?? "text";
 }
 
 /** Whether it is picked from a list, and from nothing else. */
@@ -175,7 +182,7 @@ function draft(input) {
 function shown(field, value) {
   if (value == null) return "";
   if (hasOptions(field)) return value;
-  if (field.kind === "datetime") return String(value).replace(" ", "T").slice(0, 19);
+  if (field.kind === "datetime") return String(value).replace(" ", "T");
   if (Array.isArray(value)) return lines(value);
   return typeof value === "object" ? JSON.stringify(value, null, 1) : String(value);
 }

@@ -4,29 +4,34 @@ const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "
 
 const pad = (number) => String(number).padStart(2, "0");
 
-/** Seconds as people say them, in at most seven characters: 34ms, 1.2s, 48s, 3m 07s, 2h 05m, 4d 3h. */
+/** A number and its unit, a thin space apart that does not break. */
+const quantity = (number, unit) => `${number}\u202f${unit}`;
+
+/** Seconds as people say them, shortly: <1 ms, 34 ms, 1.2 s, 48 s, 3 m 07 s, 2 h 05 m, 4 d 3 h. */
 function duration(seconds) {
   if (seconds == null) return "";
-  if (seconds < 0.0995) return `${Math.max(0, Math.round(seconds * 1000))}ms`;
-  if (seconds < 9.95) return `${seconds.toFixed(1)}s`;
+  if (seconds < 0.0005) return quantity("<1", "ms");
+  if (seconds < 0.0995) return quantity(Math.round(seconds * 1000), "ms");
+  if (seconds < 9.95) return quantity(seconds.toFixed(1), "s");
   return wholeDuration(seconds);
 }
 
 /** The same without fractions, for what counts up before one's eyes. */
 function wholeDuration(seconds) {
   const whole = Math.max(0, Math.round(seconds));
-  if (whole < 60) return `${whole}s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)}m ${pad(whole % 60)}s`;
-  if (whole < 86400) return `${Math.floor(whole / 3600)}h ${pad(Math.floor((whole % 3600) / 60))}m`;
-  return `${Math.floor(whole / 86400)}d ${Math.floor((whole % 86400) / 3600)}h`;
+  if (whole < 60) return quantity(whole, "s");
+  if (whole < 3600) return `${quantity(Math.floor(whole / 60), "m")} ${quantity(pad(whole % 60), "s")}`;
+  if (whole < 86400) return `${quantity(Math.floor(whole / 3600), "h")} ${quantity(pad(Math.floor((whole % 3600) / 60)), "m")}`;
+  return `${quantity(Math.floor(whole / 86400), "d")} ${quantity(Math.floor((whole % 86400) / 3600), "h")}`;
 }
 
-/** A moment: the time alone if it was on the day of `now`. */
+/** A moment: the time alone if it was on the day of `now`, the day alone if it was in another year. */
 function moment(ms, now) {
   if (ms == null) return "";
-  const at = new Date(ms);
-  if (at.toDateString() === new Date(now).toDateString()) return timeOfDay(ms, true);
-  return `${at.getDate()} ${MONTHS[at.getMonth()]} ${timeOfDay(ms, false)}`;
+  const [at, today] = [new Date(ms), new Date(now)];
+  if (at.toDateString() === today.toDateString()) return timeOfDay(ms, true);
+  const day = `${at.getDate()} ${MONTHS[at.getMonth()]}`;
+  return at.getFullYear() === today.getFullYear() ? `${day} ${timeOfDay(ms, false)}` : `${day} ${at.getFullYear()}`;
 }
 
 function timeOfDay(ms, seconds) {

@@ -22,8 +22,7 @@ class Header {
 
   items() {
     const { store } = this;
-    const known = store.state.commands.filter((command) => command.has_form);
-    return known.map(({ name }) => ({ label: name, press: () => store.openForm(name) }));
+    return store.state.commands.map(({ name }) => ({ label: name, press: () => store.openForm(name) }));
   }
 
   draw() {
@@ -31,7 +30,7 @@ class Header {
     say(this.title, fileName(name));
     attr(this.title, "title", name);
     say(this.kernel, kernel);
-    show(this.menu, !this.store.closed && commands.some((command) => command.has_form));
+    show(this.menu, !this.store.closed && commands.length > 0);
     show(this.notice, Boolean(notice));
     say(this.notice, notice?.text ?? "");
     attr(this.notice, "data-level", notice?.level);
@@ -138,7 +137,7 @@ class Failures {
       h("span", { class: "nbq-failure-text" }, h("button", { type: "button", class: "nbq-pick nbq-code", text: fingerprint, title: `${fingerprint}\nShow these jobs`, on: { click: pick } }), h("span", { class: "nbq-faint nbq-when" })),
       h("span", { class: "nbq-actions" },
         plainButton({ label: "Show", kind: "nbq-small nbq-show", title: "Show these jobs", press: pick }),
-        commandButton({ key: `failure:${fingerprint}`, label: "Retry all", title: "Dispatch all of these anew", kind: "nbq-small", press: retry })));
+        commandButton({ key: `failure:${fingerprint}`, label: "Retry all", title: "Let all of these run again", kind: "nbq-small", press: retry })));
   }
 
   update(node, failure) {

@@ -11,7 +11,7 @@
  *   batch: ?string}} Filter
  * @typedef {{id: number, key: string, do: string, payload: Object, phase: "sent"|"waiting"|"received"}} Command
  * @typedef {{v: number, now: number, name: string, kernel: string, queues: Object[], workers: Object[],
- *   failures: Object[], series: ?Object, commands: {name: string, has_form: boolean}[],
+ *   failures: Object[], series: ?Object, commands: {name: string}[],
  *   jobs: {filter: Filter, page: number, size: number, total: ?number, order: string[], rows: Object<string, Row>},
  *   detail: ?Object, form: ?Object, notice: ?{level: string, text: string}}} State
  */
@@ -96,6 +96,8 @@ class Store {
     // It is the answer to a hello.
     this.underWay.delete("hello");
     this.settle();
+    // The kernel may have rested meanwhile, and looks at no job any more.
+    if (this.lacksDetail()) this.send("detail", { job: this.ui.pane.job }, "detail");
     this.changed(...SECTIONS);
   }
 
@@ -106,7 +108,8 @@ class Store {
       this.send("hello", {}, "hello");
       return;
     }
-    const state = { ...this.state, v: message.v };
+    const before = this.state;
+    const state = { ...before, v: message.v };
     const sections = Object.keys(message.set ?? {}).map((name) => put(state, name, message.set[name]));
     if (message.rows || message.order || message.gone) {
       state.jobs = { ...state.jobs, ...patchedRows(state.jobs, message) };
@@ -118,7 +121,20 @@ class Store {
     }
     this.state = state;
     this.settle();
+    if (before.detail && !state.detail && this.lacksDetail()) this.giveUp("info", `${before.detail.command} was forgotten`);
     this.changed(...sections);
+  }
+
+  /** Whether the open job is one that the kernel does not look at, and is not asked to. */
+  lacksDetail() {
+    const job = this.ui.pane?.job;
+    return Boolean(job) && this.state.detail?.id !== job && !this.underWay.has("detail");
+  }
+
+  /** Close the pane of a job that is not there any more. */
+  giveUp(level, text) {
+    this.closePane();
+    this.tell(level, text);
   }
 
   /** What follows from a new state: the clock, and whether the rows are those that were asked for. */
@@ -223,6 +239,7 @@ class Store {
     if (!command) return;
     this.underWay.delete(command.key);
     if (command.do === "dispatch") this.dispatched(command, answer);
+    else if (command.do === "detail" && !answer.ok && command.payload.job && command.payload.job === this.ui.pane?.job) this.giveUp("error", answer.text);
     else if (!answer.ok || !QUIET.has(command.do)) this.tell(answer.ok ? "info" : "error", answer.text);
     if (command.do === "view") this.ui.asked = false;
     this.settle();
@@ -331,7 +348,7 @@ function sameFilter(one, other) {
 const isFiltered = (filter) => !sameFilter(filter, NO_FILTER);
 
 function fits(row, filter) {
-  if (filter.states.length && !filter.states.includes(row.state)) return false;
+  if (filter.states.length && !filter.states.some((word) => word === row.state || word === row.status)) return false;
   for (const name of ["queue", "command", "fingerprint", "batch"]) {
     if (filter[name] != null && row[name] !== filter[name]) return false;
   }
@@ -340,6 +357,6 @@ function fits(row, filter) {
 }
 
 /** What may be asked of a job where it stands. */
-const canCancel = (row) => row.state === "pending" || row.state === "running";
+const canCancel = (row) => row.state === "pending" || (row.state === "running" && row.status !== "cancelling");
 const canRetry = (row) => row.state !== "running" && (row.state !== "pending" || row.status !== "pending");
 const hasEnded = (row) => row.state !== "pending" && row.state !== "running";

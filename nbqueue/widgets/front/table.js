@@ -176,10 +176,6 @@ class JobTable {
     if (none) say(this.empty, isFiltered(this.store.ui.filter) ? "No job is like that." : "No jobs yet: dispatch one, and it shows here.");
   }
 
-  tick() {
-    drawTicking(this.body, this.store.now());
-  }
-
   scrolled() {
     this.store.ui.scroll = this.seenScroll = this.grid.scrollTop;
     if (this.frame) return;

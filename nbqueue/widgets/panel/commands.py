@@ -2,60 +2,27 @@
 
 from __future__ import annotations
 
-import logging
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from nbqueue.errors import InvalidCommand, NbqueueError
-from nbqueue.facade.forms.spec import FormErrors
+from nbqueue.errors import InvalidCommand
 from nbqueue.facade.manager import QueueManager
 from nbqueue.facade.watching.following import JobFilter
+from nbqueue.widgets.commands import Done, answer
 from nbqueue.widgets.panel.feed import Feed
 from nbqueue.widgets.panel.table import SIZE, Looked
 
-__all__ = ["Done", "carry_out"]
-
-_log = logging.getLogger("nbqueue.widgets")
+__all__ = ["carry_out"]
 
 Message = Mapping[str, Any]
-
-
-class Done(NamedTuple):
-    """What came of a command."""
-
-    ok: bool
-    text: str = ""
-    #: By field of a form.
-    errors: Mapping[str, str] | None = None
-    #: The job that came of it, for the front end to open.
-    job: str | None = None
-
-    def message(self, number: object) -> dict[str, Any]:
-        """Give it as the answer to the command of this number."""
-        told: dict[str, Any] = {"type": "done", "id": number, "ok": self.ok, "text": self.text}
-        if self.errors is not None:
-            told["errors"] = dict(self.errors)
-        if self.job is not None:
-            told["job"] = self.job
-        return told
 
 
 def carry_out(queues: QueueManager, feed: Feed, message: Message) -> Done:
     """Do what a message asks for; what cannot be done is told, not raised."""
     what = message.get("do")
     command = _COMMANDS.get(what) if isinstance(what, str) else None
-    if command is None:
-        return Done(False, f"this version of nbqueue knows no command {what!r}; reload the page")
-    try:
-        came = command(queues, feed, message)
-        return came if isinstance(came, Done) else Done(True, came)
-    except FormErrors as error:
-        return Done(False, str(error), error.errors)
-    except NbqueueError as error:
-        return Done(False, str(error))
-    except Exception as error:  # noqa: BLE001 - whoever clicked is told, and the panel goes on
-        _log.exception("the panel's command %s failed", what)
-        return Done(False, f"{type(error).__name__}: {error}")
+    return answer(what, None if command is None else functools.partial(command, queues, feed, message))
 
 
 # -- jobs
@@ -96,7 +63,7 @@ def _resume(queues: QueueManager, _feed: Feed, message: Message) -> str:
 
 
 def _view(_queues: QueueManager, feed: Feed, message: Message) -> str:
-    given = message.get("filter") or {}
+    given = _mapping(message, "filter")
     wanted = JobFilter(
         states=tuple(str(state) for state in given.get("states") or ()),
         text=str(given.get("text") or "").strip(),
@@ -125,7 +92,7 @@ def _form(queues: QueueManager, feed: Feed, message: Message) -> str:
 
 
 def _dispatch(queues: QueueManager, _feed: Feed, message: Message) -> Done:
-    values, options = message.get("values") or {}, message.get("options") or {}
+    values, options = _mapping(message, "values"), _mapping(message, "options")
     receipt = queues.dispatch_form(_text(message, "command"), values, options)
     return Done(True, f"{receipt.command} dispatched on {receipt.queue}", job=str(receipt.job_id))
 
@@ -155,6 +122,13 @@ def _text(message: Message, name: str) -> str:
     given = message.get(name)
     if not isinstance(given, str) or not given:
         raise InvalidCommand(f"no {name} was named")
+    return given
+
+
+def _mapping(message: Message, name: str) -> Mapping[str, Any]:
+    given = message.get(name) or {}
+    if not isinstance(given, Mapping):
+        raise InvalidCommand(f"{name} must be given by name, not as {type(given).__name__}; reload the page")
     return given
 
 

@@ -41,7 +41,7 @@ class Detail:
         number = self._closeup.number(job_id)
         if number is None:
             raise JobNotFound(
-                f"there is no job {job_id} in {queues.name}; it was forgotten, or another file has it"
+                f"there is no job {job_id[:60]} in {queues.name}; it was forgotten, or another file has it"
             )
         self.number = number
         self.job_id = job_id

@@ -86,6 +86,8 @@ class Feed:
         self._failures = _Paced(self._show_failures, 0.5, ticks)
         self._waits = _Paced(self._ask_waits, 5.0, ticks)
         self._median_waits: dict[str, float] = {}
+        #: Something failed while news were taken in: what is shown knows of some and not of others.
+        self._torn = False
         self._begin(looked)
 
     # -- looking
@@ -104,7 +106,9 @@ class Feed:
         self._series = Series()
         self._stand(counts)
         span = self._series.step * self._series.length
-        self._series.recall(self.following.recent(self._clock() - span, self._series.step))
+        # What happened after that is news.
+        recent = self.following.recent(self._clock() - span, self._series.step, until=self._seen.seq)
+        self._series.recall(recent)
         self._failures.wanted = self._waits.wanted = True
         self._table.look(looked)
         self._show()
@@ -112,15 +116,18 @@ class Feed:
     def refresh(self) -> float | None:
         """Look at what has happened since; gives in how many seconds something will be different by itself."""
         news = self.following.news(self._seen)
-        self._seen = news.seen
         counts = self._counts()
-        if sum(counts.values()) < self._seen.jobs:
-            # Some were forgotten or pruned, which leaves no trace.
+        # Some were forgotten or pruned, which leaves no trace.
+        anew = self._torn or sum(counts.values()) < news.seen.jobs
+        self._torn = True
+        if anew:
             self._begin(self._table.looked)
             self._reopen()
         else:
+            self._seen = news.seen
             self._take_in(news, counts)
             self._show()
+        self._torn = False
         waits = (self._table.due_in(now=self.now), self._failures.due_in(), self._waits.due_in())
         return min((wait for wait in waits if wait is not None), default=None)
 
@@ -159,7 +166,7 @@ class Feed:
         state.set("queues", [self._queue(queue) for queue in self._infos])
         state.set("workers", self._workers())
         state.set("series", self._series.value())
-        state.set("commands", [{"name": name, "has_form": True} for name in self._queues.handlers()])
+        state.set("commands", [{"name": name} for name in self._queues.handlers()])
         self._table.show(state)
 
     def _queue(self, queue: Any) -> dict[str, Any]:

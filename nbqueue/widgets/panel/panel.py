@@ -7,6 +7,7 @@ sends arrives in a thread of the kernel's, is acknowledged there, and carried ou
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 import uuid
@@ -21,14 +22,17 @@ from nbqueue.errors import NbqueueError, QueueUnavailable
 from nbqueue.facade.manager import QueueManager
 from nbqueue.facade.watching.following import JobFilter
 from nbqueue.widgets import display
+from nbqueue.widgets.commands import Done, sentence
 from nbqueue.widgets.fallback import Renewal, as_html, as_text
 from nbqueue.widgets.link import answer_at_once, front
-from nbqueue.widgets.panel.commands import Done, carry_out
+from nbqueue.widgets.panel.commands import carry_out
 from nbqueue.widgets.panel.feed import Feed
 from nbqueue.widgets.panel.table import Looked
-from nbqueue.widgets.publisher import Publisher, publisher
+from nbqueue.widgets.publisher import RETRY, Publisher, publisher
 
 __all__ = ["Panel", "panel"]
+
+_log = logging.getLogger("nbqueue.widgets")
 
 #: Seconds without a view, as while a cell is run again, before it rests.
 _REST_AFTER = 10.0
@@ -113,12 +117,17 @@ class Panel(anywidget.AnyWidget):
             if self._queues.closed:
                 raise QueueUnavailable(f"{self._queues.name} was closed")
             again = feed.refresh()
+            feed.state.set("notice", None)
         except QueueUnavailable as error:
-            self._end(feed, error)
-        except NbqueueError as error:
-            feed.state.set("notice", {"level": "error", "text": str(error)})
+            feed.state.set("notice", self._end(error))
+        except Exception as error:  # noqa: BLE001 - who looks at it is told, and it is tried again
+            again = self._fail(feed, error)
         if self._flush(feed):
             self._renewal.changed()
+        if self._over:
+            # From here on nobody asks for it to be stored.
+            with contextlib.suppress(Exception):  # the kernel may be going
+                self.renew()
         waits = (again, self._renew(), self._unseen_for())
         return min((wait for wait in waits if wait is not None), default=None)
 
@@ -128,16 +137,25 @@ class Panel(anywidget.AnyWidget):
             self.send(patch)
         return patch is not None
 
-    def _end(self, feed: Feed, error: QueueUnavailable) -> None:
-        """Show the last state from now on, and say why."""
+    @staticmethod
+    def _fail(feed: Feed, error: Exception) -> float:
+        """Say above what is shown that it is not the latest; gives in how many seconds to look again."""
+        notice = {"level": "error", "text": f"{sentence(error)}; this is how it stood before"}
+        if notice != feed.state.get("notice") and not isinstance(error, NbqueueError):
+            _log.error("a panel could not be brought up to date; it is tried again", exc_info=error)
+        feed.state.set("notice", notice)
+        return RETRY
+
+    def _end(self, error: QueueUnavailable) -> dict[str, str]:
+        """Show the last state from now on; gives what to say of it."""
         text = (
             f"{error}; this is how it stood last"
             if not self._queues.closed
             else "closed; this is how it stood last"
         )
-        feed.state.set("notice", {"level": "closed", "text": text})
         self._over = True
         self._forget_close()
+        return {"level": "closed", "text": text}
 
     # -- views come and go
 
@@ -146,11 +164,19 @@ class Panel(anywidget.AnyWidget):
         self._unseen_since = None
         if self._over or self.comm is None:
             return
-        if self._feed is None:
-            # Other front ends of this panel go on from the version they have seen last.
-            self._feed = Feed(self._queues, self._looked, v=self._last["v"])
-            self._feed.state.take(now=self._feed.now)
-        self._publisher.add(self, self._feed.following.on_change)
+        try:
+            if self._feed is None:
+                # Other front ends of this panel go on from the version they have seen last.
+                self._feed = Feed(self._queues, self._looked, v=self._last["v"])
+                self._feed.state.take(now=self._feed.now)
+            self._publisher.add(self, self._feed.following.on_change)
+        except QueueUnavailable as error:
+            notice = self._end(error)
+            if self._feed is None:
+                self._last = {**self._last, "notice": notice}
+            else:
+                self._feed.state.set("notice", notice)
+                self._flush(self._feed)
 
     def views_changed(self) -> None:
         """Take note of how many views there are."""
