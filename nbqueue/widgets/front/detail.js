@@ -14,7 +14,7 @@ const OUTPUT_KINDS = [
   ["text/plain", textOutput, false],
 ];
 /** Nothing is loaded from anywhere, and nothing runs: the frame is sandboxed too. */
-const FRAME_HEAD = '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src \'unsafe-inline\'">';
+const FRAME_HEAD = '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src \'unsafe-inline\'"><base target="_blank">';
 const FRAME_STYLE = {
   light: "color-scheme:light;background:#fff;color:#1f2328",
   dark: "color-scheme:dark;background:#1b1f24;color:#e3e7eb",

@@ -19,6 +19,7 @@
 const STATES = ["pending", "running", "succeeded", "failed", "cancelled"];
 
 /** A command that the kernel has not taken in after so long waits for a busy kernel, or for none (milliseconds). */
+const ASK_AFTER = 300;
 const WAITING_AFTER = 700;
 const LOST_AFTER = 10000;
 const NO_FILTER = Object.freeze({ states: [], queue: null, command: null, text: "", fingerprint: null, batch: null });
@@ -202,7 +203,8 @@ class Store {
     this.lost = true;
     this.underWay.clear();
     this.changed("commands under way", "link");
-    this.send("hello", {}, "hello");
+    // Where the notebook is being closed its views go in a moment, and nobody is left to ask for.
+    setTimeout(() => this.lost && this.listeners.size && this.send("hello", {}, "hello"), ASK_AFTER);
   }
 
   /** Say whether somebody is at the panel; nobody waits for an answer to that. */
