@@ -207,8 +207,19 @@ def _original(name: str, place: _Place) -> Any:
     return property(read, lambda _, stream: _sys.__setitem__(name, stream))
 
 
-class _Sys(ModuleType):
-    """The class of ``sys`` while something may be captured."""
+class _Module(type):
+    """What others take the class of ``sys`` for: that of all modules."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, ModuleType)
+
+
+class _Sys(ModuleType, metaclass=_Module):
+    """The class of ``sys`` while something may be captured, and of no other module."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        # importlib makes every module by type(sys), and one of them may have a ``stdout`` of its own.
+        return ModuleType(*args, **kwargs)
 
     stdout = _placed(_out)
     stderr = _placed(_err)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import importlib
 import io
 import logging
 import pickle
@@ -14,6 +15,7 @@ import sys
 import textwrap
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -618,3 +620,23 @@ def test_a_whole_interpreter_ends_in_peace() -> None:
         check=True,
     )
     assert (done.stdout, done.stderr) == ("cell 'job\\n'\n", "sorry\n")
+
+
+def test_other_modules_are_what_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only ``sys`` has a class of its own: modules that are imported meanwhile may have a ``stdout``."""
+    package = tmp_path / "with_streams"
+    package.mkdir()
+    (package / "__init__.py").write_text("stderr = 7\nfrom . import stdout\n")
+    (package / "stdout.py").write_text("name = 'a module'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with Capture() as capture:
+        print("before")
+        with_streams = importlib.import_module("with_streams")
+        assert (with_streams.stderr, with_streams.stdout.name) == (7, "a module")
+        assert type(with_streams) is types.ModuleType
+        assert type(type(sys)("made")) is types.ModuleType
+        assert isinstance(with_streams, type(sys))
+        assert not isinstance(7, type(sys))
+        print("after")
+    assert capture.text() == "before\nafter\n"
+    del sys.modules["with_streams"], sys.modules["with_streams.stdout"]

@@ -18,8 +18,9 @@
 
 const STATES = ["pending", "running", "succeeded", "failed", "cancelled"];
 
-/** A command that the kernel has not taken in after so long waits for a busy kernel, or for none (milliseconds). */
+/** So long after the connection went or came back it is tried (milliseconds). */
 const ASK_AFTER = 300;
+/** A command that the kernel has not taken in after so long waits for a busy kernel, or for none. */
 const WAITING_AFTER = 700;
 const LOST_AFTER = 10000;
 const NO_FILTER = Object.freeze({ states: [], queue: null, command: null, text: "", fingerprint: null, batch: null });
