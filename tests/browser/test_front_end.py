@@ -40,7 +40,6 @@ FORM = {
 @pytest.fixture
 def open_panel(page: Page) -> Any:
     """Show a panel of that state in an empty page."""
-    pytest.importorskip("anywidget")
     from nbqueue.widgets.panel.panel import Panel
 
     def open_(state: dict[str, Any]) -> tuple[Kernel, PanelView]:

@@ -9,8 +9,6 @@ import pytest
 
 from nbqueue.widgets import display
 
-pytest.importorskip("IPython")
-
 
 class Shell:
     """As much of a kernel's shell as ends cells."""

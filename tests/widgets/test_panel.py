@@ -23,8 +23,6 @@ from nbqueue.widgets.panel.table import Looked
 from nbqueue.widgets.publisher import Publisher
 from tests.widgets.front import patched
 
-pytest.importorskip("anywidget")
-
 
 class Seat:
     """A panel with somebody in front of it, who clicks and sees."""
