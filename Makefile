@@ -27,6 +27,9 @@ lab: .venv/.with-demo .venv/.with-lab  ## open the notebooks in JupyterLab
 test: .venv/.with-test .venv/.ipykernel6  ## run the tests: make test ARGS="-k retry -x"
 	$(py) -m pytest -n auto --dist worksteal $(ARGS)
 
+fuzz: .venv/.with-test  ## try a hundred times as many made-up messages, payloads and files
+	HYPOTHESIS_PROFILE=fuzz $(py) -m pytest -n auto --dist worksteal -m fuzz --timeout 3600 $(ARGS)
+
 check: .venv/.with-dev  ## formatting, lint and types
 	$(py) -m ruff format --check .
 	$(py) -m ruff check .
@@ -38,6 +41,9 @@ format: .venv/.with-dev  ## format the code and apply the safe fixes
 
 bench: .venv/.with-bench  ## measure throughput on this machine
 	$(py) -m benchmarks.throughput $(ARGS)
+
+chaos: .venv/.with-bench  ## kill processes 200 times while they run 20,000 jobs, and audit what became of them
+	$(py) -m benchmarks.chaos $(ARGS)
 
 clean:  ## remove .venv, caches and build products; queue files stay
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .ipynb_checkpoints
@@ -90,4 +96,4 @@ export GOAL = $(firstword $(MAKECMDGOALS))
 	@touch $@
 
 .PRECIOUS: .venv/.with-%
-.PHONY: help demo lab test check format bench clean
+.PHONY: help demo lab test fuzz check format bench chaos clean

@@ -18,9 +18,11 @@ from nbqueue.errors import (
     QueueUnavailable,
     StaleClaim,
 )
+from nbqueue.executors.process import ProcessExecutor
 from nbqueue.facade.batches.batch import Batch
 from nbqueue.facade.manager import CommandQueue, QueueConfig, QueueManager, connect, dispatch, manager
 from nbqueue.facade.receipt import JobDispatch
+from nbqueue.facade.trusting import trust
 from nbqueue.handlers.registry import Job, command, job
 from nbqueue.jobs import QueuedCommand, State
 from nbqueue.running.context import Context, current
@@ -40,6 +42,7 @@ __all__ = [
     "NbqueueError",
     "NotSupported",
     "PayloadUntrusted",
+    "ProcessExecutor",
     "QueueConfig",
     "QueueError",
     "QueueManager",
@@ -53,6 +56,7 @@ __all__ = [
     "dispatch",
     "job",
     "manager",
+    "trust",
 ]
 
 __version__ = "0.1.0"

@@ -49,6 +49,8 @@ class Executor(Protocol):
     name: str
     #: How many run at once.
     slots: int
+    #: Whether functions go to other processes by value, so that what they use must be picklable.
+    ships_code: bool
 
     def start(self, runner: Runner, done: Callable[[], None], slot_file: SlotFile | None) -> None:
         """Begin to take jobs; ``done`` is called, from any thread, when there is something to collect.

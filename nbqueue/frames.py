@@ -83,6 +83,9 @@ _ATTEMPTS = {
     "fingerprint": "name",
     "cause": "name",
     "traceback": "text",
+    "peak_memory": "bytes",
+    "cpu_seconds": "seconds",
+    "exit": "name",
 }
 _EVENTS = {
     "seq": "count",
@@ -184,7 +187,8 @@ def attempts(store: Store, selection: Selection | None = None, limit: int | None
         (category: running, succeeded, failed, cancelled, interrupted, released, refused), ``claimed_at``,
         ``started_at`` (NaT where it was given back before it began), ``finished_at`` (``datetime64[us, UTC]``),
         ``run_seconds`` (float64), ``worker`` (category), ``error`` (text), ``fingerprint``, ``cause`` (categories),
-        ``traceback`` (text).
+        ``traceback`` (text); and of attempts in a process of their own ``peak_memory`` (Int64, bytes), ``cpu_seconds``
+        (float64) and ``exit`` (category: what ended the process, where that was not the job's doing alone).
     """
     where, params = _of_jobs(selection or Selection())
     found = store.query(
@@ -577,6 +581,8 @@ def _shaped(found: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
         "text": text,
         "name": "category",
         "count": "int64",
+        # Of many attempts nobody knows.
+        "bytes": "Int64",
         "seconds": "float64",
         "time": "datetime64[us, UTC]",
     }

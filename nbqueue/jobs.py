@@ -434,20 +434,50 @@ class JobRecord:
     row: str | None
 
 
-def new_job_ids(count: int, *, now: float, randomness: bytes) -> list[uuid.UUID]:
-    """Make UUIDs of version 7 (time-ordered, so that a look-up by id prunes); 10 random bytes each.
+def new_job_ids(
+    count: int, *, now: float, randomness: bytes, after: uuid.UUID | None = None
+) -> list[uuid.UUID]:
+    """Make UUIDs of version 7 (time-ordered, so that a look-up by id prunes), each greater than the one before.
+
+    Parameters
+    ----------
+    count : int
+        How many.
+    now : float
+        Seconds since the epoch.
+    randomness : bytes
+        10 random bytes each.
+    after : UUID, optional
+        The last that was made here: these are greater, though the clock was set back.
 
     >>> a, b = new_job_ids(2, now=1_700_000_000.0, randomness=bytes(20))
-    >>> a.version
-    7
+    >>> a.version, a < b
+    (7, True)
     """
-    millis = int(now * 1000) << 80
-    fixed = (0x7 << 76) | (0x2 << 62)
+    last = -1 if after is None else _number_of(after)
+    begin = int(now * 1000) << _TAIL
     made = []
     for i in range(count):
         tail = int.from_bytes(randomness[i * 10 : i * 10 + 10])
-        # 74 random bits around the version and the variant.
-        low = tail & ((1 << 62) - 1)
-        high = (tail >> 62) & 0xFFF
-        made.append(uuid.UUID(int=millis | fixed | (high << 64) | low))
+        # Within a millisecond they rise by steps that nobody else is likely to take.
+        last = begin | (tail & _TAIL_MASK) if begin >> _TAIL > last >> _TAIL else last + 1 + (tail & _STEP)
+        made.append(_uuid_of(last))
     return made
+
+
+#: Bits of a UUID beside its time, its version and its variant; of these the last are behind the variant.
+_TAIL = 74
+_TAIL_MASK = (1 << _TAIL) - 1
+_LOW = (1 << 62) - 1
+_STEP = (1 << 48) - 1
+
+
+def _uuid_of(number: int) -> uuid.UUID:
+    """Put the version and the variant into a number of 122 bits."""
+    high = number >> 62
+    return uuid.UUID(int=(high >> 12) << 80 | 0x7 << 76 | (high & 0xFFF) << 64 | 0x2 << 62 | number & _LOW)
+
+
+def _number_of(made: uuid.UUID) -> int:
+    number = made.int
+    return (number >> 80) << _TAIL | ((number >> 64) & 0xFFF) << 62 | number & _LOW

@@ -63,6 +63,7 @@ class Event(StrEnum):
     PROGRESS = "progress"
     LOG = "log"
     OUTPUT = "output"
+    USAGE = "usage"
 
 
 #: The state that each event leaves a job in; what is not here does not move it.

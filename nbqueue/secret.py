@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nbqueue.errors import NbqueueError
 
-__all__ = ["load_secret"]
+__all__ = ["check_secret", "load_secret", "secret_file"]
 
 _BYTES = 32
 _SHORTEST = 16
@@ -44,6 +44,28 @@ def load_secret() -> bytes:
     return _load(*(os.environ.get(name, "") for name in names))
 
 
+def secret_file() -> Path | None:
+    """Give the file that the secret is in, or will be; None where ``$NBQUEUE_SECRET`` has it."""
+    return None if os.environ.get("NBQUEUE_SECRET") else _file_in(os.environ.get("NBQUEUE_DATA_DIR", ""))
+
+
+def check_secret() -> None:
+    """Read the secret as it is now, and make none.
+
+    Raises
+    ------
+    NbqueueError
+        As ``load_secret`` does.
+    FileNotFoundError
+        Where there is none yet.
+    """
+    path = secret_file()
+    if path is None:
+        load_secret()
+    else:
+        _read(path)
+
+
 @lru_cache(maxsize=8)
 def _load(shared: str, directory: str, *_platform: str) -> bytes:
     if shared:
@@ -53,12 +75,16 @@ def _load(shared: str, directory: str, *_platform: str) -> bytes:
                 "use a long random one, such as `openssl rand -hex 32` prints, or unset it to have your own"
             )
         return sha256(os.fsencode(shared)).digest()
-    path = (Path(directory).expanduser() if directory else _data_directory()) / "secret"
+    path = _file_in(directory)
     try:
         return _read(path)
     except FileNotFoundError:
         _create(path)
         return _read(path)
+
+
+def _file_in(directory: str) -> Path:
+    return (Path(directory).expanduser() if directory else _data_directory()) / "secret"
 
 
 def _data_directory() -> Path:

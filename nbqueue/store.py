@@ -1,12 +1,13 @@
 """The Store contract: a dozen verbs on jobs, each taking and returning batches; knows no implementation.
 
 A store keeps jobs, hands them to workers and applies what workers report. It never runs anything. Every verb may be
-called from any thread and is idempotent: ids are made by the caller, reports carry a fence.
+called from any thread and is idempotent, so that a call whose answer was lost is simply made again: ids are made by
+the caller, reports carry a fence, and a worker that has lost its connection joins again first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -139,6 +140,8 @@ class Report(NamedTuple):
     logs: tuple[LogChunk, ...] = ()
     #: JSON text {"done":…, "total":…, "note":…}, "" for no news.
     progress: str = ""
+    #: What it took, as JSON text {"peak_memory": bytes, "cpu_seconds":…, "exit": "SIGSEGV"}; any may be missing.
+    usage: str = ""
 
 
 class Answer(NamedTuple):
@@ -218,7 +221,8 @@ class Store(Protocol):
     def insert(self, jobs: Sequence[NewJob], worker_id: str | None = None) -> list[Claim]:
         """Take new jobs, all or none; they are durable when this returns. A job of a known id is left as it is.
 
-        With ``worker_id`` that worker, which has joined, gets them at once, and nobody else does.
+        With ``worker_id`` that worker, which has joined, gets them at once, and nobody else does. Sent again, it gives
+        that worker what it holds of these jobs already, and what of them is pending.
         """
 
     def put_batch(self, batch: NewBatch, jobs: Sequence[NewJob]) -> Mapped:
@@ -248,11 +252,21 @@ class Store(Protocol):
     def get_code(self, code: str) -> bytes | None:
         """Give code by its hash, None where nobody put any."""
 
-    def join(self, worker: WorkerInfo, handlers: Handlers, wake: Callable[[Sequence[Claim]], None]) -> None:
-        """Make a worker known.
+    def join(
+        self,
+        worker: WorkerInfo,
+        handlers: Handlers,
+        wake: Callable[[Sequence[Claim]], None],
+        held: Collection[int] = (),
+    ) -> None:
+        """Make a worker known, or have it come back after a lost connection or to a new owner of the file.
 
         ``wake`` is called (from any thread; it must be quick) with jobs claimed for it meanwhile, out of the slots that
         its last turn left open, or with nothing, which means: take a turn.
+
+        ``held`` are the fences of the claims that it has. Those that are still its own stay its own. What is not its
+        own any more is among the cancels of its turns until it has reported on it. Claims of this worker that it does
+        not hold, since the answer that gave them was lost, are given back at once, not begun.
         """
 
     def turn(
@@ -261,6 +275,9 @@ class Store(Protocol):
         """Record what a worker reports, renew its lease, and claim up to ``slots`` jobs for it, in one commit.
 
         Slots left open stay open until its next turn. ``handlers`` replaces what it joined with.
+
+        A report that was applied already is answered as done again, and nothing is written. One under a claim that was
+        taken back is refused, and recorded.
         """
 
     def leave(self, worker_id: str) -> None:
@@ -284,17 +301,30 @@ class Store(Protocol):
         the store broke.
         """
 
-    def cancel(self, ids: Sequence[UUID]) -> list[Answer]:
-        """Cancel pending jobs, ask running ones to stop."""
+    def cancel(self, ids: Sequence[UUID], *, again: bool = False) -> list[Answer]:
+        """Cancel pending jobs, ask running ones to stop.
 
-    def retry(self, ids: Sequence[UUID]) -> list[Answer]:
-        """Let ended jobs run again and waiting ones run now."""
+        With ``again`` the call may have been heard before: what is cancelled already is done.
+        """
 
-    def forget(self, selection: Selection) -> int:
-        """Remove ended jobs with all their history; gives how many."""
+    def retry(self, ids: Sequence[UUID], fences: Sequence[int] | None = None) -> list[Answer]:
+        """Let ended jobs run again and waiting ones run now.
 
-    def retain(self, seconds: float | None) -> None:
-        """Forget ended jobs this long after their end, while workers take turns; None: keep them for good."""
+        ``fences``, one a job, are those of the records that the caller saw, and make the call safe to send again: a job
+        that was claimed since, or is ready to be, is answered as done and left alone.
+        """
+
+    def forget(self, selection: Selection, keep: int | None = None) -> int:
+        """Remove ended jobs with all their history; gives how many this very call removed.
+
+        With ``keep`` so many of all ended jobs stay, those that ended last.
+        """
+
+    def retain(self, seconds: float | None, keep: int | None = None) -> None:
+        """From now on forget ended jobs this long after their end, and the oldest where there are more than ``keep``.
+
+        None: no such limit. It is done now and then: a tenth longer, or a tenth more, may be there for a while.
+        """
 
     def find(self, selection: Selection) -> list[UUID]:
         """Give the ids of the jobs selected, oldest first."""

@@ -13,10 +13,11 @@ from hypothesis import settings
 from tests.kernel_lines import LINES, check_line, write_kernelspecs
 
 # Their asserts show what they compared, as those of tests do; before anybody imports them.
-pytest.register_assert_rewrite("nbqueue.testing.stores", "nbqueue.testing.workers")
+pytest.register_assert_rewrite("nbqueue.testing.stores", "nbqueue.testing.workers", "tests.hostile")
 
 # Runners are slow and shared, so no deadline; a failure prints the line that reproduces it.
 settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True)
+settings.register_profile("fuzz", settings.get_profile("ci"), max_examples=10_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 #: How long a thread that is ending may take to end.

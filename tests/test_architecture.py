@@ -21,17 +21,18 @@ PACKAGE = "nbqueue"
 
 #: Layer by layer, the modules below ``nbqueue.``; a module imports from its own layer or a lower one.
 LAYERS: dict[int, tuple[str, ...]] = {
-    0: ("errors", "jobs", "durations", "retry", "lifecycle", "payload", "payload.*"),
+    0: ("errors", "jobs", "durations", "sizes", "retry", "lifecycle", "payload", "payload.*"),
     1: (
         *("secret", "slots", "handlers", "handlers.*", "running", "running.*"),
-        *("store", "stores", "stores.*", "executor", "executors", "executors.*"),
+        *("store", "stores", "stores.*", "executor", "executors", "executors.*", "wire", "wire.*"),
     ),
     2: ("worker", "worker.*", "frames"),
     3: ("facade", "facade.*"),
-    4: ("plots", "magics", "magics.*", "cli", "cli.*", "widgets", "widgets.*"),
+    4: ("plots", "magics", "magics.*", "cli", "cli.*", "widgets", "widgets.*", "chaos", "chaos.*"),
 }
 L0, FACES = LAYERS[0], LAYERS[4]
 RUNNING = ("secret", "handlers", "handlers.*", "running", "running.*")
+WIRE = ("wire", "wire.*")
 CONTRACTS = ("store", "executor")  # protocols and the values they speak in; no implementation
 
 #: Above every layer, may import any: the public names (``""`` is ``nbqueue/__init__.py``), the entry
@@ -43,14 +44,15 @@ NARROWER: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     (("store",), L0, "the Store protocol knows jobs, and nothing that runs them"),
     (
         ("stores", "stores.*"),
-        ("store", "stores", "stores.*", "slots", *L0),
-        "a store knows the Store protocol, other stores, what lies beside its file, and L0",
+        ("store", "stores", "stores.*", "slots", *WIRE, *L0),
+        "a store knows the Store protocol, other stores, what lies beside its file, the wire, and L0",
     ),
     (
         ("executors", "executors.*"),
-        (*CONTRACTS, "executors", "executors.*", "running.*", "slots", *L0),
-        "an executor knows the contracts, what runs one job, and L0, but no store",
+        (*CONTRACTS, "executors", "executors.*", "running.*", "handlers.handler", "slots", *WIRE, *L0),
+        "an executor knows the contracts, what runs one job, the wire, and L0, but no store",
     ),
+    (WIRE, (*WIRE, "store", *L0), "the wire carries the contracts' values, and knows nobody who uses it"),
     (
         ("executor",),
         ("store", "running.run", "slots", *L0),
@@ -62,8 +64,13 @@ NARROWER: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
         "what runs one job knows the contracts' values, but no store and no executor",
     ),
     (
+        ("chaos", "chaos.*"),
+        ("chaos", "chaos.*", "facade.*", "handlers.registry", "running.context", "errors", "jobs"),
+        "chaos does what users do, handlers included, and is proof only as long as it knows nothing beneath",
+    ),
+    (
         FACES,
-        ("facade.*", "errors", "jobs", "durations", *FACES),
+        ("facade.*", "errors", "jobs", "durations", "sizes", *FACES),
         "a face calls the facade: it knows managers, receipts and batches, never a store, worker or executor",
     ),
 )
@@ -71,6 +78,7 @@ NARROWER: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
 #: The late imports that point up: (module, function) -> what its body may import. There are no others.
 LATE_IMPORTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("handlers.registry", "_facade"): ("facade.manager",),
+    ("running.remote", "_receipt"): ("facade.manager",),
     ("facade.manager", "_face"): FACES,
 }
 
@@ -96,7 +104,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "IPython": FACES,
     "cloudpickle": (),
     "click": FACES,
-    "duckdb": ("stores.duckdb", "stores.ledger"),
+    "duckdb": ("stores.duckdb", "stores.ledger", "stores.opening", "stores.trusting"),
     "psycopg": ("stores.postgres", "stores.postgres.*"),
     "boto3": ("stores.sqs", "stores.sqs.*"),
     "botocore": ("stores.sqs", "stores.sqs.*"),

@@ -23,3 +23,44 @@ def test_throughput_runs(
     assert result["jobs"] == 200
     assert all(figure["median"] > 0 for figure in result["figures"])
     assert {ratio["name"] for ratio in result["ratios"]} >= {"nbqueue / Huey", "one dispatch / bare INSERT"}
+
+
+def test_room_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A small round of everything ends with sizes, a table, a result file and exit code 0."""
+    from benchmarks import harness, room
+
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+    small = ["--rounds", "2", "--jobs", "200", "--history", "1000", "--commits", "5"]
+    assert room.main(small) == 0
+    assert "round 2: " in capsys.readouterr().out
+    result = json.loads((tmp_path / "results" / "room.json").read_text())
+    assert all(figure["median"] > 0 for figure in result["figures"])
+
+
+def test_chaos_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run in which nobody is killed ends with the account, a result file and exit code 0."""
+    from benchmarks import chaos, harness
+
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+    assert chaos.main(["--jobs", "20", "--kills", "0", "--freezes", "0", "--seed", "3"]) == 0
+    assert "20 jobs, 0 kills, seed 3" in capsys.readouterr().out
+    result = json.loads((tmp_path / "results" / "chaos.json").read_text())
+    assert (result["account"]["dispatched and acknowledged"], result["account"]["lost"]) == ("20", "0")
+    assert result["faults"] == []
+
+
+def test_sharing_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A small round of everything, with one owner killed, ends with a table, a result file and exit code 0."""
+    from benchmarks import harness, sharing
+
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+    assert sharing.main(["--rounds", "1", "--jobs", "50", "--calls", "3", "--kills", "1"]) == 0
+    assert "take-over" in capsys.readouterr().out
+    result = json.loads((tmp_path / "results" / "sharing.json").read_text())
+    assert all(figure["median"] > 0 for figure in result["figures"])

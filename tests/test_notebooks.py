@@ -257,7 +257,7 @@ def result(run: Callable[[Path], Run], tmp_path_factory: pytest.TempPathFactory)
     """What the quickstart left behind."""
     ran = run(QUICKSTART)
     assert not ran.trouble, ran.trouble
-    # A queue file is one process's at a time, and the other workers of this run read it as well.
+    # Other workers of this run read it as well, and each is to find it as the notebook left it.
     mine = shutil.copytree(ran.folder, tmp_path_factory.mktemp("left") / "quickstart")
     return demo.read(mine)
 
@@ -297,7 +297,9 @@ def setting(column: str, value: object) -> Callable[[pd.DataFrame], None]:
 def without_pauses(result: Any) -> Any:
     attempts = result.attempts.copy()
     broken = attempts["job_id"].isin(attempts.loc[attempts["attempt"] == 2, "job_id"])
-    before = attempts.loc[broken & (attempts["attempt"] == 1) & (attempts["queue"] == "imports"), "finished_at"].item()
+    before = attempts.loc[
+        broken & (attempts["attempt"] == 1) & (attempts["queue"] == "imports"), "finished_at"
+    ].item()
     second = broken & (attempts["attempt"] == 2) & (attempts["queue"] == "imports")
     attempts.loc[second, "started_at"] = before + pd.Timedelta(seconds=0.5)
     return dataclasses.replace(result, attempts=attempts)

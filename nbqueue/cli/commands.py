@@ -9,6 +9,7 @@ import contextlib
 import inspect
 import json
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -17,11 +18,13 @@ from typing import Any, TypeVar
 
 import click
 
-from nbqueue.cli import shift, terminal
+from nbqueue.cli import doctoring, serving, shift, terminal, trusting
 from nbqueue.cli.shift import say
 from nbqueue.durations import duration, moment
 from nbqueue.errors import InvalidCommand, NbqueueError, QueueUnavailable
+from nbqueue.facade.checkup import checkup
 from nbqueue.facade.manager import QueueConfig, QueueManager, connect
+from nbqueue.facade.trusting import foreign_in
 from nbqueue.jobs import Options, QueuedCommand, State
 
 __all__ = [
@@ -34,6 +37,7 @@ __all__ = [
     "dispatch_options",
     "filter_options",
     "job_options",
+    "left_alone",
     "main",
     "names_of",
     "pruned",
@@ -240,7 +244,19 @@ def main() -> None:
         help="A module or .py file whose handlers it is to know. Repeatable.",
     ),
     click.option("--concurrency", type=int, default=4, metavar="N", help="Jobs at a time.  [default: 4]"),
-    click.option("--executor", default="thread", metavar="NAME", help="What runs them.  [default: thread]"),
+    click.option(
+        "--executor",
+        default="thread",
+        metavar="NAME",
+        help="What runs them: thread or process.  [default: thread]",
+    ),
+    click.option(
+        "--max-jobs-per-child",
+        type=int,
+        metavar="N",
+        help="With process: a child is replaced after so many jobs.",
+    ),
+    click.option("--memory-limit", metavar="SIZE", help="With process: of a child, as in 500MB or 2GB."),
     click.option("--tries", type=int, metavar="N", help="Attempts for jobs that name none.  [default: 1]"),
     click.option(
         "--timeout", type=TIME, metavar="TIME", help="For jobs that name none.  [default: no limit]"
@@ -261,8 +277,8 @@ def main() -> None:
 def work(url: str | None, names: tuple[str, ...], modules: tuple[str, ...], **given: Any) -> None:
     """Run jobs until told to stop, with a line on stdout for each attempt that ended.
 
-    Ctrl-C and SIGTERM let the jobs that run finish, however long that takes; a second one gives them back to their
-    queue. Either way the exit code is 0.
+    Ctrl-C, SIGTERM and SIGHUP let the jobs that run finish, however long that takes; a second one gives them back to
+    their queue. Either way the exit code is 0.
 
     A job runs where its handler is known. --import tasks imports tasks.py from here, or a module from the Python
     path, with what it has under @job, Job and @command. A job that nobody knows waits.
@@ -279,9 +295,10 @@ def work(url: str | None, names: tuple[str, ...], modules: tuple[str, ...], **gi
         given.update(max_jobs=1, concurrency=1, stop_when_empty=True)
     served = names_of(names) or ["default"]
     imported = [shift.import_handlers(name) for name in modules]
-    with _opened(url, make=True) as queues:
+    with shift.Signals() as signals, _opened(url, make=True) as queues:
         at_work = shift.Shift(
             queues,
+            signals,
             served=None if "*" in served else served,
             max_seconds=given.pop("max_time"),
             when_empty=given.pop("stop_when_empty"),
@@ -292,6 +309,25 @@ def work(url: str | None, names: tuple[str, ...], modules: tuple[str, ...], **gi
             raise click.ClickException(
                 "the worker stopped on the error above; what it had is back in its queue"
             )
+
+
+@main.command(short_help="Hold a queue file for other processes.")
+@click.option("--wait", is_flag=True, help="If another process holds it: wait until that goes.")
+@_db
+def serve(url: str | None, *, wait: bool) -> None:
+    """Hold a queue file for the notebooks, scripts and workers that use it, and do nothing else until stopped.
+
+    Nobody needs it: the first process that opens a file serves it to the others, and when it goes another takes over.
+    It is for whoever wants that no notebook has that on its side. A line on stderr says who joins and who leaves.
+
+    If another process holds the file the exit code is 1. With --wait it waits there and may be next.
+
+    For example:
+      nbqueue serve --db /data/jobs.duckdb
+      nbqueue serve --wait
+    """
+    with shift.Signals() as signals, _opened(url, make=True) as queues:
+        serving.serve(queues, signals, wait=wait)
 
 
 @main.command(cls=PassesOn, short_help="Hand in a command with its arguments.")
@@ -435,31 +471,51 @@ def cancelled(receipt: Any) -> str:
 
 
 @main.command(short_help="Remove jobs that ended a while ago.")
+@click.option("--older-than", type=TIME, metavar="TIME", help="That ended longer ago, e.g. 12h or 7d.")
 @click.option(
-    "--older-than", type=TIME, required=True, metavar="TIME", help="That ended longer ago, e.g. 12h or 7d."
+    "--keep",
+    multiple=True,
+    metavar="NUMBER|STATES",
+    help="At most so many, the latest; or states to leave alone.",
 )
-@click.option("--keep", multiple=True, metavar="STATES", help="Leave jobs of these states, e.g. failed.")
 @click.option("--yes", "sure", is_flag=True, help="Do not ask.")
 @_db
-def prune(older_than: float, keep: tuple[str, ...], url: str | None, **given: Any) -> None:
-    """Remove jobs that ended a while ago, with their attempts, output and results.
+def prune(older_than: float | None, keep: tuple[str, ...], url: str | None, **given: Any) -> None:
+    """Remove jobs that ended a while ago, or are too many, with their attempts, output and results.
 
     It asks first, unless there is --yes. Jobs that wait or run stay.
 
     For example:
       nbqueue prune --older-than 7d
       nbqueue prune --older-than 30d --keep failed --yes
+      nbqueue prune --keep 100000
     """
+    left = left_alone(older_than, keep)
     with _opened(url) as queues:
         if not given["sure"]:
-            question = f"Remove jobs that ended more than {terminal.span(older_than)} ago?"
+            old = [] if older_than is None else [f"that ended more than {terminal.span(older_than)} ago"]
+            many = [f"all but the latest {left:,} that ended"] if isinstance(left, int) else []
+            question = f"Remove {'jobs ' if old else ''}{', and '.join(old + many)}?"
             click.confirm(question, abort=True, err=True)
-        click.echo(pruned(queues, older_than, keep))
+        click.echo(pruned(queues, older_than, left))
 
 
-def pruned(queues: QueueManager, older_than: float, keep: Iterable[str]) -> str:
+def left_alone(older_than: float | None, keep: Iterable[str]) -> int | list[str] | None:
+    """Read what --keep says: how many jobs, or of which states."""
+    words = names_of(keep)
+    numbers = [int(word) for word in words or () if word.isdecimal()]
+    if numbers and len(words or ()) > 1:
+        raise click.UsageError("--keep takes one number, or names of states, not both")
+    if older_than is None and not numbers:
+        raise click.UsageError(
+            "say which: --older-than TIME, or --keep NUMBER for all but the latest so many"
+        )
+    return numbers[0] if numbers else words
+
+
+def pruned(queues: QueueManager, older_than: float | None, left: int | list[str] | None) -> str:
     """Remove jobs and say how many."""
-    removed = queues.prune(older_than, names_of(keep))
+    removed = queues.prune(older_than, left)
     return f"{removed} job{'' if removed == 1 else 's'} removed"
 
 
@@ -508,6 +564,69 @@ def stats(url: str | None) -> None:
             first, *rest = (str(queue.counts[state]) for state in State)
             rows.append((queue.name, first, str(queue.waiting), *rest, "paused" if queue.paused else ""))
         click.echo(terminal.table(rows, right=range(1, len(rows[0]) - 1)))
+
+
+@main.command(short_help="Trust what is in a file from elsewhere.")
+@click.argument("file")
+@click.option("--yes", "sure", is_flag=True, help="Do not ask.")
+def trust(file: str, *, sure: bool) -> None:
+    """Trust what is in a queue file that somebody else has written, or that you have written with another secret.
+
+    It shows what of it your secret has not signed: pickles by command, functions by name and origin, displays.
+    Then it asks, unless there is --yes, and signs all of that as yours; jobs that were held run again. Nothing of it is
+    decoded meanwhile. The file must not be open anywhere.
+
+    For example:
+      nbqueue trust jobs.duckdb
+    """
+    with foreign_in(file) as found:
+        if not found.foreign:
+            click.echo(f"nothing in {found.name} needs your trust")
+            return
+        click.echo(trusting.as_text(found.foreign))
+        if not sure:
+            click.confirm(f"\n{trusting.question(found.name)}", abort=True, err=True)
+        found.sign(now=time.time())
+        click.echo(f"{found.name} is trusted")
+
+
+@main.command(short_help="Check a set-up, in sentences.")
+@click.option("--json", "form", flag_value="json", help="All findings as a JSON array, for programs.")
+@click.option(
+    "--chaos", is_flag=True, help="Kill processes of a queue of its own while jobs run; print the account."
+)
+@click.option(
+    "--jobs", type=click.IntRange(1), default=1_000, metavar="N", help="Of --chaos.  [default: 1000]"
+)
+@click.option("--kills", type=click.IntRange(0), default=20, metavar="N", help="Of --chaos.  [default: 20]")
+@click.option("--seed", type=int, metavar="N", help="Of --chaos: what is killed and when.  [default: any]")
+@_db
+def doctor(url: str | None, form: str | None, **given: Any) -> None:
+    """Check a set-up: versions, secret, file, lock, room, clock, handlers, workers, queues.
+
+    It changes nothing, makes no file, and works while another process has the queue. The exit code is 1 if something
+    is wrong.
+
+    With --chaos it proves on this machine that nothing is lost: three processes work on one new file, in a folder of
+    its own beside the one that --db names, and are killed at random. That takes well under a minute.
+
+    For example:
+      nbqueue doctor
+      nbqueue doctor --db /data/jobs.duckdb --json
+      nbqueue doctor --chaos --jobs 2000 --kills 40
+    """
+    if given.pop("chaos"):
+        seed = given["seed"] if given["seed"] is not None else secrets.randbelow(1_000_000)
+        account = doctoring.chaos(url, given["jobs"], given["kills"], seed)
+        click.echo(doctoring.account(account))
+        good = account.ok
+    else:
+        findings = checkup(url)
+        click.echo(doctoring.as_json(findings) if form else doctoring.as_text(findings))
+        say(doctoring.summary(findings))
+        good = all(found.ok is not False for found in findings)
+    if not good:
+        raise click.exceptions.Exit(1)
 
 
 if __name__ == "__main__":

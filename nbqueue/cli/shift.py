@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Self
 
 import click
 
@@ -25,7 +25,7 @@ from nbqueue.errors import NbqueueError
 from nbqueue.facade.manager import QueueManager
 from nbqueue.jobs import State
 
-__all__ = ["Shift", "import_handlers", "say_handlers"]
+__all__ = ["Shift", "Signals", "import_handlers", "say_handlers"]
 
 _SHOWN = 12
 _WAITING = """
@@ -35,7 +35,10 @@ _WAITING = """
 
 def say(text: str) -> None:
     """For people; what programs read goes to stdout alone."""
-    click.echo(text, err=True)
+    with contextlib.suppress(
+        OSError
+    ):  # whoever read this has gone, with the terminal maybe; the work goes on
+        click.echo(text, err=True)
 
 
 # ---------------------------------------------------------------------------------------- handlers
@@ -128,24 +131,59 @@ def _listed(names: Sequence[str]) -> str:
 # ------------------------------------------------------------------------------------------- work
 
 
+class Signals:
+    """Notes signals, once it listens, instead of dying of them.
+
+    A process that was told to end stays deaf until it has: one more SIGTERM must not keep it from closing its file.
+    """
+
+    def __init__(self) -> None:
+        #: The numbers of those that came. A signal handler may put into a SimpleQueue, whatever it interrupts.
+        self.happened: SimpleQueue[int | None] = SimpleQueue()
+        self._before: dict[int, Any] = {}
+        self._came = False
+
+    def listen(self) -> None:
+        """Note them from now on; in the main thread. What the caller has ignored, as nohup does, stays ignored."""
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._notice)
+
+    def _notice(self, number: int, _frame: object) -> None:
+        self._came = True
+        self.happened.put(number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._before.items():
+            # Python's own handlers are taken out while the interpreter goes; what is ignored stays ignored.
+            signal.signal(number, signal.SIG_IGN if self._came else handler)
+
+
 class Shift:
-    """A worker at work until it ends by itself or is told to by SIGTERM or Ctrl-C; a line for each attempt.
+    """A worker at work until it ends by itself or is told to by a signal; a line for each attempt.
 
     Parameters
     ----------
     queues : QueueManager
         Whose worker it is.
+    signals : Signals
+        Tells it to stop.
     served : Sequence[str] | None
         The queues it serves, None for every queue.
     **options
         Of the worker, as ``queues.worker`` takes them.
     """
 
-    def __init__(self, queues: QueueManager, served: Sequence[str] | None, **options: Any) -> None:
+    def __init__(
+        self, queues: QueueManager, signals: Signals, served: Sequence[str] | None, **options: Any
+    ) -> None:
         self._queues = queues
+        self._signals = signals
         self._worker = queues.worker(served, on_ended=self._show, **options)
-        #: Signals, and None for the worker's end. A signal handler may put into a SimpleQueue, whatever it interrupts.
-        self._happened: SimpleQueue[int | None] = SimpleQueue()
         self._ended: Counter[str] = Counter()
         self._log = _WorkerLog()
 
@@ -159,7 +197,7 @@ class Shift:
         worker, began = self._worker, time.monotonic()
         logger = logging.getLogger("nbqueue.worker")
         logger.addHandler(self._log)
-        before = {number: signal.signal(number, self._notice) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._signals.listen()
         try:
             worker.start()
             served = "every queue" if worker.info.queues is None else ", ".join(worker.info.queues)
@@ -171,8 +209,6 @@ class Shift:
             threading.Thread(target=self._await_end, name="nbqueue-end", daemon=True).start()
             self._serve()
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
             logger.removeHandler(self._log)
         ended = ", ".join(f"{times} {how}" for how, times in sorted(self._ended.items())) or "no job ended"
         say(
@@ -180,17 +216,14 @@ class Shift:
         )
         return not self._log.failed
 
-    def _notice(self, number: int, _frame: object) -> None:
-        self._happened.put(number)
-
     def _await_end(self) -> None:
         self._worker.wait()
-        self._happened.put(None)
+        self._signals.happened.put(None)
 
     def _serve(self) -> None:
         """Wait for the worker's end; the first signal asks for it, the second insists."""
         asked = 0
-        while (number := self._happened.get()) is not None:
+        while (number := self._signals.happened.get()) is not None:
             asked += 1
             name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
             if asked == 1:
@@ -225,5 +258,4 @@ class _WorkerLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.failed = self.failed or record.levelno >= logging.ERROR
-        with contextlib.suppress(OSError):
-            say(f"{time.strftime('%H:%M:%S')}  {self.format(record)}")
+        say(f"{time.strftime('%H:%M:%S')}  {self.format(record)}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbqueue.facade.manager import QueueManager
 from nbqueue.jobs import JobRecord, State
+from nbqueue.sizes import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,9 @@ _TELLING_LENGTHS = """
 
 def opening(queues: QueueManager) -> str:
     """Say where a queue is, what waits in it, and what was interrupted when it was last left."""
-    found = "created" if queues.created else f"opened, {count(queues, State.PENDING)} waiting"
+    owner = queues.owner
+    how = "opened" if owner.here else f"joined process {owner.pid} ({owner.program}), which holds it"
+    found = "created" if queues.created else f"{how}, {count(queues, State.PENDING)} waiting"
     lines = [f"{queues.name}: {found}"]
     lines += [f"Interrupted: {job.command} {job.job_id}: {job.reason}" for job in queues.interrupted[:5]]
     if len(queues.interrupted) > 5:
@@ -166,7 +169,12 @@ def describe(receipt: Any) -> str:
     attempts = rows_of(receipt.attempts())[::-1]
     if attempts:
         heading = ("attempt", "outcome", "started", "seconds", "error")
-        parts.append(table([heading, *map(_attempt_row, attempts)], right=(0, 3)))
+        rows = [heading, *map(_attempt_row, attempts)]
+        if any(attempt["cpu_seconds"] is not None or attempt["exit"] is not None for attempt in attempts):
+            # Of attempts in processes of their own it is known what they took.
+            took = [("cpu", "memory", "exit"), *map(_took, attempts)]
+            rows = [(*row[:-1], *more, row[-1]) for row, more in zip(rows, took, strict=True)]
+        parts.append(table(rows, right=(0, 3, 4, 5) if len(rows[0]) > len(heading) else (0, 3)))
     seen = ""
     for attempt in attempts:
         trace = (attempt["traceback"] or "").rstrip()
@@ -241,6 +249,15 @@ def _attempt_row(attempt: dict[str, Any]) -> tuple[str, ...]:
         "" if started is None else f"{datetime.fromisoformat(started).astimezone():%Y-%m-%d %H:%M:%S}",
         _seconds(attempt["run_seconds"]),
         one_line(attempt["error"]),
+    )
+
+
+def _took(attempt: dict[str, Any]) -> tuple[str, str, str]:
+    memory = attempt["peak_memory"]
+    return (
+        _seconds(attempt["cpu_seconds"]),
+        "" if memory is None else shown(memory),
+        attempt["exit"] or "",
     )
 
 

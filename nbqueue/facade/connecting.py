@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Self
 
 from nbqueue.durations import duration
-from nbqueue.errors import NotSupported, QueueUnavailable
+from nbqueue.errors import InvalidCommand, NotSupported, QueueUnavailable
 from nbqueue.facade.intake import Live
 from nbqueue.jobs import check_queue
+from nbqueue.secret import load_secret
 from nbqueue.store import Store
 
-__all__ = ["MEMORY", "Connection", "QueueConfig"]
+__all__ = ["MEMORY", "Connection", "QueueConfig", "check_keep"]
 
 MEMORY = ":memory:"
 _DEFAULT_PATH = "nbqueue.duckdb"
@@ -46,6 +47,8 @@ class QueueConfig:
         The queue of a job that names none.
     retention : str, float or timedelta, optional
         How long the history of a job that has ended is kept, ``"30d"``; None: until it is pruned.
+    keep : int, optional
+        Of how many jobs that have ended the history is kept, the latest; None: of all. With ``retention`` both hold.
 
     Raises
     ------
@@ -62,11 +65,14 @@ class QueueConfig:
     path: str | Path = _DEFAULT_PATH
     default_queue: str = "default"
     retention: str | float | timedelta | None = None
+    keep: int | None = None
 
     def __post_init__(self) -> None:
         check_queue(self.default_queue)
         if self.retention is not None:
             duration(self.retention, what="retention", least=1.0)
+        if self.keep is not None:
+            check_keep(self.keep)
         if self.driver in _LATER:
             raise NotSupported(_LATER[self.driver])
         if self.driver not in ("duckdb", "memory"):
@@ -124,6 +130,13 @@ class QueueConfig:
             ) from error
 
 
+def check_keep(keep: object) -> int:
+    """Give a number of jobs to keep, or refuse it."""
+    if isinstance(keep, bool) or not isinstance(keep, int) or not 0 <= keep < 1 << 53:
+        raise InvalidCommand(f"keep must be a whole number of jobs from 0 up, not {keep!r}")
+    return keep
+
+
 class _Shared:
     """A store with those who use it."""
 
@@ -132,10 +145,12 @@ class _Shared:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.live = Live(store)
-        self.users = 0
+        self.users = 1
 
 
 _shared: dict[Path, _Shared] = {}
+#: One opens a file, the others wait for that.
+_doors: dict[Path, contextlib.AbstractContextManager[object]] = {}
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 # What the garbage collector found: it may come at any moment, so it only leaves a note.
 _abandoned: deque[Callable[[], None]] = deque()
@@ -155,17 +170,17 @@ class Connection:
 
     def __init__(self, config: QueueConfig, store: Store | None = None) -> None:
         path = config.location() if store is None else None
-        with _lock:
-            _sweep()
-            shared = _shared.get(path) if path else None
-            #: Whether this made the file, rather than found it.
-            self.created = False
-            if shared is None or getattr(shared.store, "broken", False):
+        #: Whether this made the file, rather than found it.
+        self.created = False
+        # It may take a while until a file can be had; meanwhile who uses other files goes on.
+        with _doors.setdefault(path, threading.RLock()) if path else contextlib.nullcontext():
+            shared = _enter(path)
+            if shared is None:
                 shared = _Shared(_open(config, path) if store is None else store)
                 self.created = bool(getattr(shared.store, "created", True))
                 if path:
                     _shared[path] = shared
-            shared.users += 1
+        with _lock:
             self.store: Store = shared.store
             self.live = shared.live
             self._release = weakref.finalize(self, _abandoned.append, functools.partial(_drop, path, shared))
@@ -193,6 +208,17 @@ class Connection:
         self.close()
 
 
+def _enter(path: Path | None) -> _Shared | None:
+    """Give the store of a file that is open here, with one user more; None where it is not."""
+    with _lock:
+        _sweep()
+        shared = _shared.get(path) if path else None
+        if shared is None or getattr(shared.store, "broken", False):
+            return None
+        shared.users += 1
+        return shared
+
+
 def _open(config: QueueConfig, path: Path | None) -> Store:
     if path is None:
         from nbqueue.stores.memory import MemoryStore
@@ -212,9 +238,9 @@ def _open(config: QueueConfig, path: Path | None) -> Store:
         raise QueueUnavailable(
             f"the directory {path.parent} of the queue file {path.name} does not exist{hint}"
         )
-    from nbqueue.stores.duckdb import DuckDBStore
+    from nbqueue.stores.shared import SharedStore
 
-    return DuckDBStore(path)
+    return SharedStore(path, load_secret)
 
 
 def _drop(path: Path | None, shared: _Shared) -> None:
@@ -229,6 +255,19 @@ def _drop(path: Path | None, shared: _Shared) -> None:
 def _sweep() -> None:
     while _abandoned:
         _abandoned.popleft()()
+
+
+def _begin_in_fork() -> None:
+    """Share nothing with the parent, whose stores stay its own: who connects in a fork joins like anybody else."""
+    global _lock  # noqa: PLW0603 - another thread may have held it, and there is no other thread here
+    _lock = threading.RLock()
+    _shared.clear()
+    _doors.clear()
+    _abandoned.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_fork)
 
 
 @atexit.register

@@ -13,6 +13,8 @@ from nbqueue import payload
 from nbqueue.durations import duration
 from nbqueue.errors import InvalidCommand, JobNotFound
 from nbqueue.facade import cells
+from nbqueue.facade.commandqueue import connected
+from nbqueue.facade.connecting import MEMORY, check_keep
 from nbqueue.facade.looking import Looking
 from nbqueue.facade.receipt import JobDispatch
 from nbqueue.facade.selecting import Names, Since, unknown_queue
@@ -27,6 +29,9 @@ __all__ = ["Controls", "JobId"]
 #: A job by its receipt, its id, or the first four digits of it or more.
 JobId = uuid.UUID | str | JobDispatch
 
+#: So many jobs are let run again in one commit.
+_AT_ONCE = 2_000
+
 _BEGINS_SO = """
     SELECT DISTINCT job_id FROM events WHERE event = 'dispatched' AND job_id BETWEEN ?::UUID AND ?::UUID LIMIT 4
 """
@@ -34,6 +39,12 @@ _BEGINS_SO = """
 
 class Controls(Looking):
     """The verbs on jobs and queues that exist; ``QueueManager`` has them."""
+
+    def heir(self) -> Any:
+        """Give where receipts and batches ask: here, unless this was closed and its file is open here anew."""
+        if not self.closed or self.name == MEMORY:
+            return self
+        return next((one for one in reversed(connected.all()) if one.name == self.name), self)
 
     def job(self, id: JobId) -> JobDispatch:
         """Give the receipt of a job.
@@ -122,13 +133,19 @@ class Controls(Looking):
         return self.run_again(ids, strict=False)
 
     def run_again(self, ids: list[uuid.UUID], *, strict: bool) -> int:
-        """Let those of these jobs run again that can; if ``strict``, raise for the first that cannot."""
-        answers = self.store.retry(ids) if ids else []
-        self.live.retried(answer.job_id for answer in answers if answer.done)
-        for answer in answers:
-            if strict and not answer.done:
-                raise InvalidCommand(f"job {answer.job_id} cannot be retried: {answer.reason}")
-        return sum(answer.done for answer in answers)
+        """Let those of these jobs run again that can; if ``strict``, raise for the first that cannot.
+
+        They go slice by slice, and dispatches and workers have their turn in between.
+        """
+        done = 0
+        for at in range(0, len(ids), _AT_ONCE):
+            answers = self.store.retry(ids[at : at + _AT_ONCE])
+            self.live.retried(answer.job_id for answer in answers if answer.done)
+            done += sum(answer.done for answer in answers)
+            for answer in answers:
+                if strict and not answer.done:
+                    raise InvalidCommand(f"job {answer.job_id} cannot be retried: {answer.reason}")
+        return done
 
     def forget(self, id: JobId | Iterable[JobId]) -> int:
         """Remove an ended job, or several, with all that is known of it.
@@ -147,23 +164,44 @@ class Controls(Looking):
                 )
         return self._forget(Selection(ids=ids)) if ids else 0
 
-    def prune(self, older_than: float | str | timedelta = "7d", keep: Names = None) -> int:
-        """Remove jobs that ended longer ago than this, with all that is known of them; gives how many.
+    def prune(self, older_than: float | str | timedelta | None = None, keep: Names | int = None) -> int:
+        """Remove jobs that ended longer ago than this, or that are too many, with all that is known of them.
 
         Parameters
         ----------
-        older_than : str, float or timedelta
-            ``"7d"``, ``"12h"``, or seconds.
-        keep : str or iterable of str, optional
-            States to leave alone, e.g. ``"failed"``.
-        """
-        age = duration(older_than, what="older_than")
-        kept = self._pick(state=keep).selection.states or ()
-        states = tuple(state for state in State if state.ended and state not in kept)
-        return self._forget(Selection(states=states, finished_before=self._clock() - age)) if states else 0
+        older_than : str, float or timedelta, optional
+            ``"7d"`` (that, unless ``keep`` is a number), ``"12h"``, or seconds.
+        keep : int, str or iterable of str, optional
+            A number: of the jobs that ended at most so many stay, the latest. Otherwise states to leave alone, e.g.
+            ``"failed"``.
 
-    def _forget(self, selection: Selection) -> int:
-        forgotten = self.store.forget(selection)
+        Returns
+        -------
+        int
+            How many were removed.
+
+        Example
+        -------
+        What is older than a month, and of the rest all but the latest hundred thousand::
+
+            queues.prune("30d", keep=100_000)
+        """
+        count = None
+        if isinstance(keep, int):
+            keep, count = None, check_keep(keep)
+        removed = 0
+        if older_than is not None or count is None:
+            age = duration("7d" if older_than is None else older_than, what="older_than")
+            kept = self._pick(state=keep).selection.states or ()
+            states = tuple(state for state in State if state.ended and state not in kept)
+            if states:
+                removed += self._forget(Selection(states=states, finished_before=self._clock() - age))
+        if count is not None:
+            removed += self._forget(Selection(), count)
+        return removed
+
+    def _forget(self, selection: Selection, keep: int | None = None) -> int:
+        forgotten = self.store.forget(selection, keep)
         cells.follow_again(self)
         return forgotten
 

@@ -15,6 +15,7 @@ from nbqueue.errors import InvalidCommand
 from nbqueue.facade.controls import Controls
 from nbqueue.facade.intake import Prepared, prepare
 from nbqueue.facade.receipt import JobDispatch
+from nbqueue.handlers.handler import Handler
 from nbqueue.jobs import Options
 
 __all__ = ["Dispatching"]
@@ -77,6 +78,7 @@ class Dispatching(Controls):
                 f"dispatch_many takes a list of work, not {type(works).__name__} {works!r}; for one: dispatch"
             )
         prepared, receipts = self.prepare(queue, tuple(works), options)
+        self.admit((item.call.handler, item.job.spec.queue) for item in prepared)
         if prepared:
             self.live.insert(prepared)
         return receipts
@@ -87,6 +89,7 @@ class Dispatching(Controls):
         """Hand in one job to this queue unless it names its own, without blocking the running loop."""
         # Arguments are encoded here and now, as whoever awaits this may go on to change them.
         prepared, receipts = self.prepare(queue, (work,), options)
+        self.admit((item.call.handler, item.job.spec.queue) for item in prepared)
         with self._pooling:
             _ = self.store
             pool = self._pool = self._pool or ThreadPoolExecutor(
@@ -109,6 +112,9 @@ class Dispatching(Controls):
         for receipt in receipts:
             self.live.keep(receipt)
         return prepared, receipts
+
+    def admit(self, work: Iterable[tuple[Handler | None, str]]) -> None:
+        """Refuse what a worker here would take and could not run, of handlers and the queues of their jobs."""
 
     def _finish(self, timeout: float) -> None:
         super()._finish(timeout)

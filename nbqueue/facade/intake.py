@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,13 +21,15 @@ from nbqueue.retry import RetryPolicy
 from nbqueue.secret import load_secret
 from nbqueue.store import Mapped, Store
 
-__all__ = ["CODE_MAX", "Calls", "Live", "Prepared", "RowValues", "encode_arguments", "prepare"]
+__all__ = ["CODE_MAX", "Calls", "Live", "Prepared", "RowValues", "encode_arguments", "new_ids", "prepare"]
 
 #: The arguments of jobs as they are.
 Calls = dict[uuid.UUID, tuple[tuple[Any, ...], dict[str, Any]]]
 
 #: A larger copy of a function drags data along that it should be given as an argument.
 CODE_MAX = 8 * 1024 * 1024
+#: Code that no job refers to stays in a store for a day after it was put there, so it is put again before that.
+CODE_SECONDS = 6 * 3_600.0
 
 #: So many ends are asked for at once.
 _FEW = 5_000
@@ -76,11 +79,30 @@ def prepare(
     InvalidCommand
         For what cannot be dispatched or stored, by its name.
     """
-    ids = new_job_ids(len(works), now=now, randomness=os.urandom(10 * len(works)))
+    ids = new_ids(len(works), now)
     return [
         _prepare(job_id, to_call(work), given, queue or default_queue, now)
         for job_id, work in zip(ids, works, strict=True)
     ]
+
+
+class _Ids:
+    """Makes the ids of this process, each greater than all before."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: uuid.UUID | None = None
+
+    def make(self, count: int, now: float) -> list[uuid.UUID]:
+        """Make so many, for work that is handed in now."""
+        randomness = os.urandom(10 * count)
+        with self._lock:
+            made = new_job_ids(count, now=now, randomness=randomness, after=self._last)
+            self._last = made[-1] if made else self._last
+        return made
+
+
+new_ids = _Ids().make
 
 
 def _prepare(job_id: uuid.UUID, call: Call, given: Options | None, queue: str, now: float) -> Prepared:
@@ -145,8 +167,8 @@ class Live:
         #: Of receipts that were handed out since the ends of jobs were last asked for.
         self._unfollowed: list[uuid.UUID] = []
         self._kept = _FEW
-        #: Hashes of code that was put there, or cannot be.
-        self._code: set[str] = set()
+        #: Hashes of code that was put there, or cannot be, and until when it need not be put again.
+        self._code: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def insert(self, prepared: Sequence[Prepared]) -> None:
@@ -269,13 +291,18 @@ class Live:
             values[claim.job_id] = (claim.fence, value)
 
     def _offer_code(self, spec: Spec, handler: Handler | None) -> None:
-        if spec.code and spec.code not in self._code and handler is not None:
+        if spec.code and handler is not None and not self._is_there(spec.code):
             self._put_code(spec, handler)
+
+    def _is_there(self, code: str) -> bool:
+        # A clock that was set back makes it the older, not the younger.
+        left = self._code.get(code, 0.0) - time.time()
+        return 0.0 < left <= CODE_SECONDS
 
     def _put_code(self, spec: Spec, handler: Handler) -> None:
         """Put a copy of a notebook's function there for other workers; one that cannot be copied runs only here."""
         with self._lock:
-            if spec.code in self._code:
+            if self._is_there(spec.code):
                 return
             if handler.kind is Kind.FUNCTION and not spec.origin.startswith("module:"):
                 try:
@@ -284,4 +311,4 @@ class Live:
                     blob = b""
                 if 0 < len(blob) <= CODE_MAX:
                     self._store.put_code(spec.code, blob)
-            self._code.add(spec.code)
+            self._code[spec.code] = time.time() + CODE_SECONDS

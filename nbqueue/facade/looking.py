@@ -5,12 +5,14 @@ from __future__ import annotations
 import builtins
 import re
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nbqueue.durations import ago
 from nbqueue.errors import InvalidCommand
+from nbqueue.facade.connecting import MEMORY
 from nbqueue.facade.opened import Opened
 from nbqueue.facade.selecting import Names, Picked, Since, pick
 from nbqueue.store import QueueInfo, WorkerInfo
@@ -19,9 +21,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from nbqueue.facade.batches.batch import Batch
+    from nbqueue.facade.checks.finding import Finding
 
 __all__ = ["Looking"]
 
+#: Nobody has more rows than a trillion, and DuckDB's numbers end not far above.
+_MOST = 10**12
 _VIEWS = frozenset(("jobs", "attempts", "events", "logs", "outputs"))
 
 
@@ -199,6 +204,34 @@ class Looking(Opened):
             spaces = [names]
         return self.store.query(query, tuple(params), dict(_frames_in(query, spaces)))
 
+    def doctor(self) -> pd.DataFrame:
+        """Check this queue and what it rests on; a row a finding, in which ``ok`` is missing for a mere note.
+
+        Example
+        -------
+        What is wrong::
+
+            queues.doctor().query("ok == False")
+        """
+        import pandas as pd
+
+        findings = self.findings()
+        return pd.DataFrame(
+            {
+                "ok": pd.array([found.ok for found in findings], dtype="boolean"),
+                "what": [found.what for found in findings],
+                "sentence": [found.sentence for found in findings],
+            }
+        )
+
+    def findings(self) -> builtins.list[Finding]:
+        """Give what ``doctor`` finds, as values."""
+        from nbqueue.facade.checkup import look_at
+
+        path = None if self.name == MEMORY else self.config.location()
+        now = self._clock()
+        return [*look_at(self.store, path, self.config, now, now - time.monotonic() - self._offset)]
+
     def _pick(self, **words: Any) -> Picked:
         known = self.list() if words.get("queue") is not None else ()
         return pick(**words, queues=known, now=self._clock())
@@ -217,6 +250,9 @@ def _whole(picked: Picked) -> Any:
 def _check_limit(limit: object) -> int | None:
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
         raise InvalidCommand(f"limit must be a whole number from 0 up, or None for all, not {limit!r}")
+    if limit is not None and limit > _MOST:
+        # It is not shown: there are numbers too long for that.
+        raise InvalidCommand(f"limit is {_MOST:,} at most; leave it out to have all")
     return limit
 
 

@@ -11,28 +11,31 @@ import importlib
 import time
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from nbqueue.durations import duration
-from nbqueue.errors import InvalidCommand, NbqueueError
+from nbqueue.errors import InvalidCommand, NbqueueError, NotSupported
 from nbqueue.executor import Executor
 from nbqueue.facade import cells
 from nbqueue.facade.batches.mapping import Batching
 from nbqueue.facade.commandqueue import CommandQueue, connected
-from nbqueue.facade.connecting import QueueConfig
+from nbqueue.facade.connecting import MEMORY, QueueConfig
 from nbqueue.facade.forms.forming import Forming
 from nbqueue.facade.opened import Target
 from nbqueue.facade.receipt import JobDispatch
 from nbqueue.facade.selecting import Names, names_of, unknown_queue
 from nbqueue.handlers.registry import registry
 from nbqueue.jobs import State, check_queue, check_tries
+from nbqueue.running import context as contexts
 from nbqueue.running.context import current
 from nbqueue.secret import load_secret
 from nbqueue.store import Store
 
 if TYPE_CHECKING:
+    from nbqueue.handlers.handler import Handler
     from nbqueue.running.run import Services
     from nbqueue.store import Report
     from nbqueue.worker.worker import Worker
@@ -82,6 +85,8 @@ class QueueManager(Forming, Batching):
         super().__init__(target, store=store, clock=clock)
         #: One that runs is held by its thread.
         self._workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+        #: Those of them that send functions to other processes.
+        self._shippers: weakref.WeakSet[Worker] = weakref.WeakSet()
         connected.add(self)
         cells.follow_again(self)
 
@@ -134,6 +139,8 @@ class QueueManager(Forming, Batching):
         max_jobs: int | None = None,
         max_seconds: float | timedelta | None = None,
         when_empty: bool = False,
+        max_jobs_per_child: int | None = None,
+        memory_limit: str | int | None = None,
         on_ended: Callable[[Report], None] | None = None,
     ) -> Worker:
         """Make a worker, to be started with ``start()`` or ``with``; it stops when this closes.
@@ -145,7 +152,7 @@ class QueueManager(Forming, Batching):
         concurrency : int
             How many jobs run at once.
         executor : str or Executor
-            ``"thread"``, or one of your own.
+            ``"thread"``, ``"process"``, or one of your own.
         tries, timeout : optional
             For jobs that name none.
         lease : float or timedelta
@@ -154,6 +161,10 @@ class QueueManager(Forming, Batching):
             The longest wait between looks at a store that cannot wake it.
         max_jobs, max_seconds, when_empty : optional
             It stops by itself after so many jobs, so long, or when nothing is left to do.
+        max_jobs_per_child : int, optional
+            Of ``"process"``: a child process is replaced after so many jobs.
+        memory_limit : str or int, optional
+            Of ``"process"``: ``"2GB"`` or bytes; a job that asks for more gets a ``MemoryError``.
         on_ended : callable, optional
             Called in the worker's thread with the report of each attempt that ended, once recorded; must be quick.
         """
@@ -178,11 +189,32 @@ class QueueManager(Forming, Batching):
             on_ended=on_ended,
         )
         slots = check_tries(concurrency, what="concurrency")
-        worker = Worker(
-            store, registry, make_executor(executor, slots), self._services(), options, clock=self._clock
+        made = make_executor(
+            executor, slots, max_jobs_per_child=max_jobs_per_child, memory_limit=memory_limit
         )
+        worker = Worker(store, registry, made, self._services(), options, clock=self._clock)
         self._workers.add(worker)
+        if getattr(made, "ships_code", False):
+            self._shippers.add(worker)
         return worker
+
+    def admit(self, work: Iterable[tuple[Handler | None, str]]) -> None:
+        """Refuse what a worker here would take and could not send to its child processes.
+
+        Raises
+        ------
+        InvalidCommand
+            Naming the variable that cannot be sent.
+        """
+        shippers = [worker for worker in self._shippers if worker.running]
+        if not shippers:
+            return
+        from nbqueue.running.shipping import check
+
+        for handler, queue in {(id(handler), queue): (handler, queue) for handler, queue in work}.values():
+            served = any(worker.info.queues is None or queue in worker.info.queues for worker in shippers)
+            if handler is not None and served:
+                check(handler)
 
     @staticmethod
     def handlers() -> tuple[str, ...]:
@@ -282,11 +314,21 @@ class QueueManager(Forming, Batching):
         ----------
         timeout : float
             Seconds that running jobs are given to end, before they are given back.
+
+        Raises
+        ------
+        NbqueueError
+            In one of its own jobs, whose end could not be recorded then.
         """
         super().close(timeout)
         connected.discard(self)
 
     def _finish(self, timeout: float) -> None:
+        if any(worker.runs_caller() for worker in self._workers):
+            raise NbqueueError(
+                f"a job cannot close {self.name} while it runs there, as its end could not be recorded;"
+                f" worker.stop() in it ends its worker once it has ended"
+            )
         deadline = time.monotonic() + timeout
         for worker in list(self._workers):
             worker.stop(max(0.0, deadline - time.monotonic()))
@@ -296,8 +338,11 @@ class QueueManager(Forming, Batching):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_error: object) -> None:
-        self.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Whoever interrupts wants the prompt, and not to wait for jobs.
+        self.close(_PATIENCE_AT_EXIT if isinstance(error, KeyboardInterrupt) else 10.0)
 
     def __repr__(self) -> str:
         if self.closed:
@@ -337,7 +382,48 @@ def connect(target: Target = None) -> QueueManager:
 
 def manager() -> QueueManager:
     """Give the manager that was connected last and is open; connect the default where there is none."""
-    return connected.latest(QueueManager)
+    return connected.latest(_connect_home)
+
+
+def _connect_home() -> QueueManager:
+    """Connect what is meant where nothing was connected: in a child process the queue that its jobs come from."""
+    if contexts.home == MEMORY:
+        raise NotSupported(
+            "the queue that this job came from is in the memory of another process: use what the job is given "
+            "(ctx.dispatch), a queue in a file, or a thread worker"
+        )
+    return QueueManager(contexts.home or None)
+
+
+class _Home:
+    """Where receipts ask that a job in a child process is given: its queue, connected when one of them asks."""
+
+    @property
+    def store(self) -> Store:
+        return manager().store
+
+    def heir(self) -> _Home:
+        return self
+
+    def follow(self) -> None:
+        manager().follow()
+
+    def retry(self, id: uuid.UUID) -> object:
+        return manager().retry(id)
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return manager().on_close(callback)
+
+    def show(self, shown: object) -> None:
+        raise NotImplementedError
+
+
+_home = _Home()
+
+
+def receipt_from_home(job_id: uuid.UUID, command: str, queue: str, scheduled_at: float | None) -> JobDispatch:
+    """Give the receipt of what a job in a child process has dispatched."""
+    return JobDispatch(job_id, command, queue, scheduled_at=scheduled_at, source=_home)
 
 
 def latest() -> QueueManager | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import threading
@@ -12,6 +13,7 @@ from nbqueue.durations import duration
 from nbqueue.errors import QueueUnavailable
 from nbqueue.facade.connecting import Connection, QueueConfig
 from nbqueue.store import Store
+from nbqueue.stores.owner import Holder
 
 __all__ = ["Opened", "Target"]
 
@@ -41,6 +43,8 @@ class Opened:
         #: What is known of its jobs only in this process.
         self.live = self._connection.live
         self._clock = clock
+        #: What the two clocks differed by, which nothing changes but a clock that is set, or a machine asleep.
+        self._offset = clock() - time.monotonic()
         opened = self._connection.store
         #: Where it is: the absolute path, or ":memory:".
         self.name = opened.name
@@ -50,11 +54,13 @@ class Opened:
         self.interrupted = list(getattr(opened, "interrupted", ()))
         self._closing = threading.Lock()
         self._callbacks: dict[int, Callable[[], None]] = {}
+        self._last_looks: dict[int, Callable[[], None]] = {}
         self._numbers = itertools.count()
         if self.config.default_queue != "default":
             opened.add_queue(self.config.default_queue)
-        if self.config.retention is not None:
-            opened.retain(duration(self.config.retention, what="retention"))
+        if self.config.retention is not None or self.config.keep is not None:
+            age = None if self.config.retention is None else duration(self.config.retention, what="retention")
+            opened.retain(age, self.config.keep)
 
     @property
     def store(self) -> Store:
@@ -70,6 +76,12 @@ class Opened:
                 f"{self.name} was closed here; nbqueue.connect({self.name!r}) opens it again"
             )
         return self._connection.store
+
+    @property
+    def owner(self) -> Holder:
+        """The process that has the file; ``.here`` tells whether it is this one."""
+        holder = getattr(self.store, "holder", None)
+        return Holder.myself() if holder is None else holder()
 
     @property
     def closed(self) -> bool:
@@ -89,6 +101,19 @@ class Opened:
 
         def stop() -> None:
             self._callbacks.pop(number, None)
+
+        return stop
+
+    def before_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call this when it is about to close: its workers have stopped, and its store is still there.
+
+        Gives a way to stop that. It must be quick, and what it raises is lost.
+        """
+        number = next(self._numbers)
+        self._last_looks[number] = callback
+
+        def stop() -> None:
+            self._last_looks.pop(number, None)
 
         return stop
 
@@ -121,6 +146,9 @@ class Opened:
             if self._connection.closed:
                 return
             self._finish(timeout)
+            for look in list(self._last_looks.values()):
+                with contextlib.suppress(Exception):
+                    look()
             self._connection.close()
         for callback in list(self._callbacks.values()):
             callback()

@@ -43,6 +43,9 @@ class Source(Protocol):
     def store(self) -> Store:
         """The store, if it is open."""
 
+    def heir(self) -> Source:
+        """Give where to ask from now on: here, unless this was closed and its queue was opened again."""
+
     def follow(self) -> None:
         """Have the ends of jobs told to the receipts that somebody holds."""
 
@@ -427,6 +430,7 @@ class JobDispatch:
                 f"the receipt {self._id} was made by hand and belongs to no queue; "
                 f"ask one: queues.job({str(self._id)!r})"
             )
+        self._source = self._source.heir()
         return self._source.store
 
 

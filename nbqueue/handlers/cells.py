@@ -101,7 +101,7 @@ class Cell:
         number = stored.get("number")
         cell = cls(head, source, number if isinstance(number, int) else 0, name, str(stored.get("out", "")))
         if not hmac.compare_digest(str(stored.get("signature", "")), cell._signature(key).hex()):
-            untrusted("the source of the cell")
+            untrusted("the source of the cell", "run the cell again")
         return cell
 
     def _signature(self, key: bytes) -> bytes:

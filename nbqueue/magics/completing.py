@@ -25,7 +25,7 @@ _FIXED: dict[str, Iterable[str]] = {
     "state": STATES,
     "keep": [state.value for state in State if state.ended],
     "what": PLOTS,
-    "executor": ("thread",),
+    "executor": ("process", "thread"),
 }
 #: What may become of jobs in these states: a job that has succeeded cannot be cancelled.
 _FITTING = {

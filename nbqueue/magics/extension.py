@@ -178,6 +178,7 @@ class NBQueue(Magics):
             %nbq prune --older-than 7d             remove jobs that ended a while ago
             %nbq plot throughput                   or latency, backlog, timeline
             %nbq sql SELECT command, count(*) FROM jobs GROUP BY 1
+            %nbq doctor                            is the set-up right?
 
         An ID is a job's id, or as much of its beginning as tells it from others. ``{name}`` and ``$name`` stand for
         variables of the notebook. ``%nbq dispatch --help`` shows the options of a subcommand, ``%config NBQueue``

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nbqueue.cli import terminal
+from nbqueue.cli import doctoring, terminal
 from nbqueue.cli.commands import (
     TIME,
     Group,
@@ -14,6 +14,7 @@ from nbqueue.cli.commands import (
     cancelled,
     dispatch_options,
     filter_options,
+    left_alone,
     names_of,
     pruned,
     retried,
@@ -209,16 +210,29 @@ def batch(magics: NBQueue, /, batch: str) -> Any:
     return magics.queues.batch(batch)
 
 
+@nbq.command(short_help="Check the set-up, in sentences.")
+@click.pass_obj
+def doctor(magics: NBQueue) -> None:
+    """Check the set-up: versions, secret, file, lock, room, clock, handlers, workers, queues."""
+    findings = magics.queues.findings()
+    # It takes the colours out where nothing would show them.
+    click.echo(doctoring.as_text(findings))
+    click.echo(doctoring.summary(findings))
+
+
 @nbq.command(short_help="Remove jobs that ended a while ago.")
+@click.option("--older-than", type=TIME, metavar="TIME", help="That ended longer ago, e.g. 12h or 7d.")
 @click.option(
-    "--older-than", type=TIME, required=True, metavar="TIME", help="That ended longer ago, e.g. 12h or 7d."
+    "--keep",
+    multiple=True,
+    metavar="NUMBER|STATES",
+    help="At most so many, the latest; or states to leave alone.",
 )
-@click.option("--keep", multiple=True, metavar="STATES", help="Leave jobs of these states, e.g. failed.")
 @click.option("--yes", is_flag=True, hidden=True, help="As in a terminal; here nothing asks.")
 @click.pass_obj
-def prune(magics: NBQueue, /, older_than: float, keep: tuple[str, ...], **_yes: bool) -> None:
-    """Remove jobs that ended a while ago, with their attempts, output and results. Jobs that wait or run stay."""
-    print(pruned(magics.queues, older_than, keep))
+def prune(magics: NBQueue, /, older_than: float | None, keep: tuple[str, ...], **_yes: bool) -> None:
+    """Remove jobs that ended a while ago, or are too many, with all that is known of them; what waits or runs stays."""
+    print(pruned(magics.queues, older_than, left_alone(older_than, keep)))
 
 
 @nbq.command(short_help="Hand out no more jobs of a queue.")

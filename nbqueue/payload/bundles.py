@@ -17,7 +17,17 @@ from typing import Any
 from nbqueue.errors import NbqueueError
 from nbqueue.payload.signing import signature_of
 
-__all__ = ["CLEAR", "harmless", "harmless_metadata", "is_trusted", "plain", "read", "showable", "write"]
+__all__ = [
+    "CLEAR",
+    "harmless",
+    "harmless_metadata",
+    "is_trusted",
+    "plain",
+    "read",
+    "showable",
+    "sign_anew",
+    "write",
+]
 
 #: Says that what was displayed before it was cleared.
 CLEAR = '{"data":{},"metadata":{},"clear":true}'
@@ -141,6 +151,24 @@ def is_trusted(bundle: Mapping[str, Any], *, key: Callable[[], bytes], context: 
     except (NbqueueError, *_UNHOLDABLE):  # numbers that JSON has no word for, in a file from elsewhere
         return False
     return hmac.compare_digest(signature.encode("utf-8", "replace"), expected.encode())
+
+
+def sign_anew(text: str, *, key: bytes, context: str) -> str | None:
+    """Give the text of a display with this user's signature; None where it needs none, or can have none.
+
+    Examples
+    --------
+    >>> sign_anew('{"data":{"text/plain":"7"},"metadata":{}}', key=b"secret", context="job 1") is None
+    True
+    """
+    shown = read(text)
+    if is_trusted(shown, key=lambda: key, context=context) or shown["data"].get(_JSON) == text:
+        return None
+    try:
+        body = _exactly({"data": shown["data"], "metadata": shown["metadata"]})
+        return _exactly({**shown, "signature": _signature(body, key, context)})
+    except _UNHOLDABLE:  # numbers that JSON has no word for
+        return None
 
 
 def harmless(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,14 @@ from typing import NoReturn
 
 from nbqueue.errors import InvalidCommand, PayloadUntrusted
 
-__all__ = ["seal", "sign", "signature_of", "unseal", "untrusted", "verify"]
+__all__ = ["reseal", "seal", "sign", "signature_of", "unseal", "untrusted", "verify"]
 
 _MAGIC = b"nbq1"
 _DIGEST = 32
+_WAY_OUT = (
+    "dispatch the job again to sign it anew; or, if you trust who wrote the file, run `nbqueue trust FILE`; or, in a"
+    " team, set the same NBQUEUE_SECRET wherever jobs are dispatched and run"
+)
 
 
 def sign(data: bytes, *, key: bytes, context: str) -> bytes:
@@ -56,6 +60,15 @@ def unseal(blob: bytes, key: bytes, purpose: str, context: str, what: str) -> by
     return data
 
 
+def reseal(blob: bytes, key: bytes, purpose: str, context: str) -> bytes | None:
+    """The same data in an envelope of this key; None where it is one already, and for what is no envelope."""
+    start = len(_MAGIC) + _DIGEST
+    if len(blob) < start or not blob.startswith(_MAGIC):
+        return None
+    sealed = seal(bytes(blob[start:]), key, purpose, context)
+    return None if hmac.compare_digest(sealed[:start], bytes(blob[:start])) else sealed
+
+
 def signature_of(data: bytes, key: bytes, purpose: str, context: str) -> bytes:
     """The signature alone; its purpose keeps one kind of signed bytes from being passed off as another."""
     head = f"{purpose}\0{context}\0"
@@ -66,9 +79,8 @@ def signature_of(data: bytes, key: bytes, purpose: str, context: str) -> bytes:
     return hmac.digest(key, head.encode("utf-8", "surrogatepass") + data, "sha256")
 
 
-def untrusted(what: str) -> NoReturn:
+def untrusted(what: str, way_out: str = _WAY_OUT) -> NoReturn:
     """Refuse what was not signed by this user."""
     raise PayloadUntrusted(
-        f"{what} was not signed by this user, or was changed since, so not a byte of it was decoded; dispatch the job "
-        "again to sign it anew, or, in a team, set the same NBQUEUE_SECRET wherever jobs are dispatched and run"
+        f"{what} was not signed by this user, or was changed since, so not a byte of it was decoded; {way_out}"
     )

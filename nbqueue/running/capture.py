@@ -148,6 +148,12 @@ class Capture:
         text = bundles.write(
             data, metadata, display_id=display_id, update=update, key=self._key, context=str(self._owner)
         )
+        self.take(text, display_id=display_id, update=update)
+
+    def take(self, text: str, *, display_id: str = "", update: bool = False) -> None:
+        """Take one display as its JSON text."""
+        if self._ended:
+            return
         with self._lock:
             place = self._fold().count()
             display = Display(text, time(), place, display_id=display_id, update=update)

@@ -23,6 +23,11 @@ __all__ = ["Context", "Dispatcher", "JobStopped", "NotInJob", "current", "enteri
 T = TypeVar("T")
 D = TypeVar("D")
 NOTE_MAX = 500
+#: What is shown of a job that was told to stop and does not.
+STUCK_NOTE = "cannot stop"
+
+#: In a process that runs another one's jobs, the queue that they come from; "" elsewhere.
+home = ""
 
 _log = logging.getLogger("nbqueue.job")
 if _log.level == logging.NOTSET:
@@ -102,6 +107,7 @@ class Context:
         "claim",
         "noticed",
         "started",
+        "stuck",
     )
 
     def __init__(
@@ -121,6 +127,8 @@ class Context:
         self._stop: StopReason | None = None
         #: It has asked whether it should stop, so it may be trusted to.
         self.asks = False
+        #: It was told to stop long ago and goes on, which is shown where its progress is.
+        self.stuck = False
         #: It was told that it should, so if it returns then, that is why.
         self.noticed = False
         #: The outermost of the job's progress bars, which speaks for it.
@@ -206,11 +214,23 @@ class Context:
 
     def take_progress(self) -> str:
         """Give the latest progress as JSON text, "" if nothing has changed since the last call."""
+        news = self.fresh_news()
+        return (
+            ""
+            if news is None
+            else json.dumps(dict(zip(("done", "total", "note"), news, strict=True)), separators=(",", ":"))
+        )
+
+    def fresh_news(self) -> tuple[float, float | None, str] | None:
+        """Give the latest progress, None if nothing has changed since the last call."""
         news = self._news
+        if self.stuck:
+            done, total, _ = news or (0.0, None, "")
+            news = (done, total, STUCK_NOTE)
         if news is None or news == self._taken:
-            return ""
+            return None
         self._taken = news
-        return json.dumps(dict(zip(("done", "total", "note"), news, strict=True)), separators=(",", ":"))
+        return news
 
     def track(self, items: Iterable[T], total: float | None = None, note: str = "") -> Iterator[T]:
         """Give the items one by one and report how many are done.

@@ -16,19 +16,30 @@ from nbqueue.handlers.handler import Handler
 from nbqueue.jobs import Claim, Spec
 from nbqueue.lifecycle import Outcome
 from nbqueue.retry import kinds_of
-from nbqueue.running import bars, displays, figures, grafts, tracebacks
+from nbqueue.running import bars, displays, figures, grafts, scripts, tracebacks
 from nbqueue.running.capture import Capture
 from nbqueue.running.context import Context, Dispatcher, JobStopped, entering
 from nbqueue.running.fingerprints import fingerprint
 from nbqueue.store import Report, ReportKind
 
-__all__ = ["Attempt", "Perform", "Runner", "Services", "unstored_reason"]
+__all__ = [
+    "OUT_OF_MEMORY",
+    "Attempt",
+    "Ending",
+    "Perform",
+    "Runner",
+    "Services",
+    "refused",
+    "unstored_reason",
+]
 
 ERROR_MAX = 2_000
 RESULT_MAX = 64 * 1024 * 1024
+#: The cause of what failed for lack of memory.
+OUT_OF_MEMORY = "out of memory"
 _UNSTORED = '{"$nbq-unstored": '
 
-for _grafts in (displays.GRAFTS, figures.GRAFTS, bars.GRAFTS):
+for _grafts in (displays.GRAFTS, figures.GRAFTS, bars.GRAFTS, scripts.GRAFTS):
     grafts.want(_grafts)
 
 #: Calls the handler's call, and brings it to its value if the handler is ``async def``.
@@ -63,18 +74,21 @@ class Runner:
         See there.
     clock : Callable[[], float]
         Seconds since the epoch.
+    context : Callable[[Claim], Context], optional
+        Makes the context of an attempt, for those who have one of their own.
     """
 
     resolve: Callable[[Spec], Handler | None]
     services: Services
     clock: Callable[[], float] = time.time
+    context: Callable[[Claim], Context] | None = None
 
     def begin(self, claim: Claim) -> Attempt:
         """Start an attempt; its clock runs from here."""
         return Attempt(self, claim)
 
 
-class _Ending(NamedTuple):
+class Ending(NamedTuple):
     """How an attempt ended, before what it said is added."""
 
     kind: ReportKind
@@ -95,8 +109,11 @@ class Attempt:
     def __init__(self, runner: Runner, claim: Claim):
         self.runner = runner
         self.claim = claim
-        capture = Capture(key=runner.services.key, owner=claim.job_id)
-        self.context = Context(claim, runner.services.dispatcher, capture)
+        if runner.context is None:
+            capture = Capture(key=runner.services.key, owner=claim.job_id)
+            self.context = Context(claim, runner.services.dispatcher, capture)
+        else:
+            self.context = runner.context(claim)
         self.started_at = runner.clock()
 
     def run(self, perform: Perform) -> Report:
@@ -112,6 +129,13 @@ class Attempt:
             ending = self._end(perform)
             if capture.figures:
                 figures.show_open(capture)
+        return self.report(ending)
+
+    def report(self, ending: Ending, *, usage: str = "") -> Report:
+        """Say that it ended, and how; it has said all that it will."""
+        context, capture = self.context, self.context.capture
+        capture.end()
+        context.stuck = False
         return Report(
             self.claim,
             ending.kind,
@@ -126,18 +150,44 @@ class Attempt:
             _storable(ending.fingerprint),
             capture.drain(),
             context.take_progress(),
+            usage,
         )
 
-    def _end(self, perform: Perform) -> _Ending:
+    def find(self) -> Handler | Ending:
+        """Give its handler, or how it ends without one; never raises."""
         try:
             handler = self.runner.resolve(self.claim.spec)
-            if handler is None:
-                # Forgotten since it was claimed: it waits in its queue, as one that nobody here knows does.
-                return _Ending(ReportKind.RELEASED)
+        except NbqueueError as error:
+            return refused(error)
+        except BaseException as error:
+            return self._failed(error)
+        # Forgotten since it was claimed: it waits in its queue, as one that nobody here knows does.
+        return Ending(ReportKind.RELEASED) if handler is None else handler
+
+    def died(self, how: str, cause: str) -> Ending:
+        """Say how it ends if what ran it has died: as it was told to, else as a crash."""
+        reason = self.context.stop_reason
+        if reason is StopReason.TIMEOUT:
+            return self._timed_out(how)
+        if reason is not None:
+            return self._stopped(JobStopped(reason))
+        return Ending(
+            ReportKind.ENDED,
+            Outcome.CRASHED,
+            error=how,
+            cause=cause,
+            fingerprint=f"{cause} in {self.claim.spec.command}",
+        )
+
+    def _end(self, perform: Perform) -> Ending:
+        handler = self.find()
+        if isinstance(handler, Ending):
+            return handler
+        try:
             args, kwargs = self._arguments()
             handler.admit(args, kwargs)
         except NbqueueError as error:
-            return _refused(error)
+            return refused(error)
         except BaseException as error:
             return self._failed(error)
         try:
@@ -159,7 +209,7 @@ class Attempt:
 
     # -- how it ended
 
-    def _returned(self, value: object) -> _Ending:
+    def _returned(self, value: object) -> Ending:
         if self.context.stop_reason is StopReason.TIMEOUT:
             return self._timed_out("it went on and returned late")
         if self.context.noticed and self.context.stop_reason is not None:
@@ -170,7 +220,7 @@ class Attempt:
         text = "" if value is None else self._encode(value)
         if unstored_reason(text) is not None:
             services.on_unstored(self.claim, value)
-        return _Ending(ReportKind.ENDED, Outcome.SUCCEEDED, text)
+        return Ending(ReportKind.ENDED, Outcome.SUCCEEDED, text)
 
     def _encode(self, value: object) -> str:
         try:
@@ -189,17 +239,17 @@ class Attempt:
             )
         return text
 
-    def _stopped(self, stopped: JobStopped) -> _Ending:
+    def _stopped(self, stopped: JobStopped) -> Ending:
         if stopped.reason is StopReason.TIMEOUT:
             return self._timed_out("it stopped when told to")
         if stopped.reason is StopReason.SHUTDOWN:
-            return _Ending(ReportKind.RELEASED)
-        return _Ending(ReportKind.ENDED, Outcome.CANCELLED)
+            return Ending(ReportKind.RELEASED)
+        return Ending(ReportKind.ENDED, Outcome.CANCELLED)
 
-    def _timed_out(self, how: str) -> _Ending:
+    def _timed_out(self, how: str) -> Ending:
         took = max(0.0, self.runner.clock() - self.started_at)
         error = f"TimeoutError: it took {took:.2f} s, longer than its timeout of {self.claim.timeout or 0:g} s; {how}"
-        return _Ending(
+        return Ending(
             ReportKind.ENDED,
             Outcome.TIMED_OUT,
             error=error,
@@ -207,26 +257,28 @@ class Attempt:
             fingerprint=f"timeout of {self.claim.timeout or 0:g} s in {self.claim.spec.command}",
         )
 
-    def _failed(self, error: BaseException) -> _Ending:
+    def _failed(self, error: BaseException) -> Ending:
         reason = self.context.stop_reason
         if reason is StopReason.TIMEOUT:
             return self._timed_out(f"it ended with {_sentence(error)}")
         if reason is StopReason.SHUTDOWN:
-            return _Ending(ReportKind.RELEASED)
+            return Ending(ReportKind.RELEASED)
         outcome = Outcome.CANCELLED if reason is StopReason.CANCEL else Outcome.FAILED
-        return _Ending(
+        return Ending(
             ReportKind.ENDED,
             outcome,
             error=_sentence(error),
             kinds=kinds_of(error),
+            cause=OUT_OF_MEMORY if isinstance(error, MemoryError) and outcome is Outcome.FAILED else "",
             traceback=_traceback(error),
             fingerprint=fingerprint(error),
         )
 
 
-def _refused(error: NbqueueError) -> _Ending:
+def refused(error: NbqueueError) -> Ending:
+    """Say that it may not run here: nothing of it was run."""
     cause = "untrusted" if isinstance(error, PayloadUntrusted) else "unreadable"
-    return _Ending(ReportKind.REFUSED, error=str(error), cause=cause)
+    return Ending(ReportKind.REFUSED, error=str(error), cause=cause)
 
 
 def _storable(text: str) -> str:

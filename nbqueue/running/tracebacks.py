@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import linecache
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from traceback import TracebackException
 
 from nbqueue.running.displays import shell
 
-__all__ = ["of"]
+__all__ = ["cell_name", "learn", "of"]
 
 TRACEBACK_MAX = 100_000
 _HERE = str(Path(__file__).parent.parent) + os.sep
+#: In a process that runs code of another one's cells: what they are called there.
+_told: dict[str, str] = {}
+
+
+def cell_name(filename: str) -> str | None:
+    """Give what the cell is called whose code was compiled under this name; None where it is no cell's."""
+    if filename in _told:
+        return _told[filename]
+    name = getattr(getattr(shell(), "compile", None), "format_code_name", None)
+    found = None if name is None else name(filename)
+    return None if found is None else " ".join(found)
+
+
+def learn(cells: Mapping[str, tuple[str, str]]) -> None:
+    """Know cells of another process: their names and sources, by the names that their code was compiled under."""
+    for filename, (name, source) in cells.items():
+        _told[filename] = name
+        linecache.cache[filename] = len(source), None, source.splitlines(keepends=True), filename
 
 
 def of(error: BaseException) -> str:
@@ -47,14 +66,11 @@ def _chained(read: TracebackException) -> Iterator[TracebackException]:
 
 def _name_cells(read: TracebackException) -> frozenset[str]:
     """Name the frames that are cells as such; gives the names."""
-    name = getattr(getattr(shell(), "compile", None), "format_code_name", None)
-    if name is None:
-        return frozenset()
     cells = set()
     for frame in read.stack:
-        found = name(frame.filename)
+        found = cell_name(frame.filename)
         if found is not None:
             # Its line was read when the frame was, so nobody asks for the file any more.
-            frame.filename = " ".join(found)
-            cells.add(frame.filename)
+            frame.filename = found
+            cells.add(found)
     return frozenset(cells)

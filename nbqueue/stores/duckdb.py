@@ -11,31 +11,47 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
 
-from nbqueue.errors import DispatchFailed, NbqueueError, QueueUnavailable
-from nbqueue.lifecycle import Lost
-from nbqueue.slots import begun_claims
+from nbqueue.errors import DispatchFailed, NbqueueError, QueueError, QueueUnavailable
 from nbqueue.store import Capability
-from nbqueue.stores.engine import IndexStore, Interruption
+from nbqueue.stores import opening
+from nbqueue.stores.engine import IndexStore
 from nbqueue.stores.index import Index
 from nbqueue.stores.ledger import Ledger, Writes
 from nbqueue.stores.live import Seat
-from nbqueue.stores.owner import Ownership, check_path
+from nbqueue.stores.owner import Ownership, check_file, check_path
+from nbqueue.stores.pulse import Pulse
 from nbqueue.stores.reader import first_line
+from nbqueue.stores.recovery import SlotFolder, bury, recover
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["DuckDBStore"]
 
 T = TypeVar("T")
 
-#: A checkpoint comes after so many rows, and as soon as this many seconds pass without a verb.
+#: A checkpoint comes after so many rows, commits or bytes, and as soon as this many seconds pass without a verb.
 CHECKPOINT_ROWS = 200_000
+CHECKPOINT_COMMITS = 2_000
+CHECKPOINT_BYTES = 16 << 20
+#: Seconds from one to the next, however long the log is.
+CHECKPOINT_PAUSE = 0.5
 IDLE_SECONDS = 2.0
+#: Seconds between tries to open a file again that could not be.
+RETRY_SECONDS = 0.5
+#: Workers are looked after this often, though nobody asks for anything.
+BEAT_SECONDS = 1.0
+
+
+#: After one of these DuckDB does nothing more with a file until it is opened again.
+_FATAL = (duckdb.FatalException, duckdb.InternalException)
 
 
 class _FileGoneError(Exception):
@@ -67,6 +83,11 @@ class DuckDBStore(IndexStore):
         Seconds since the epoch.
     ticks : Callable[[], float]
         Seconds by a clock that never steps back.
+    pulse : Pulse | None
+        How often leases are looked at though nobody takes a turn, and how long nobody could be heard. None: a real
+        one where ``ticks`` are real, otherwise none, since a test moves its time between turns.
+    ownership : Ownership | None
+        Of the file, if it was taken already; let go of where the file cannot be opened, and when this closes.
 
     Raises
     ------
@@ -82,24 +103,35 @@ class DuckDBStore(IndexStore):
         *,
         clock: Callable[[], float] = time.time,
         ticks: Callable[[], float] = time.monotonic,
+        pulse: Pulse | None = None,
+        ownership: Ownership | None = None,
     ):
         # One file has one lock, whatever link it was reached by.
         path = Path(path).resolve()
-        super().__init__(str(path), clock=clock, ticks=ticks)
-        check_path(path)
+        if pulse is None and ticks is time.monotonic:
+            pulse = Pulse(BEAT_SECONDS)
+        super().__init__(str(path), clock=clock, ticks=ticks, pulse=pulse)
+        if ownership is None:
+            check_path(path)
         self._path = path
         self._pid = os.getpid()
         self.slot_folder = path.with_name(path.name + ".slots")
+        self._slots = SlotFolder(self.slot_folder)
         self._inbox: deque[_Op] = deque()
         self._gate = threading.Lock()
         self._news = threading.Event()
         self._stopping = False
+        #: Why it takes no more: for good, or until the file can be opened again.
         self._broken: str = ""
+        self._ailing: str = ""
+        self._try_at = self._checkpoint_from = 0.0
         #: Which verb of the batch is at work, and how many before it are on disk.
         self._at = self._kept = 0
-        self._ownership = Ownership(path)
-        self._ownership.take()
+        self._ownership = ownership or Ownership(path)
+        if ownership is None:
+            self._ownership.take()
         try:
+            check_file(path)
             self._open()
         except BaseException:
             self._ownership.release(remove=True)
@@ -110,40 +142,35 @@ class DuckDBStore(IndexStore):
     # -- opening and recovery
 
     def _open(self) -> None:
+        unchecked = opening.log_size(self._path) > 0
         try:
-            connection = duckdb.connect(str(self._path), config={"enable_external_access": "false"})
+            connection = opening.connect(self._path)
         except duckdb.Error as error:
-            raise QueueUnavailable(_cannot_open(self._path, error)) from error
+            raise QueueUnavailable(opening.cannot_open(self._path, error)) from error
         try:
             found = self._path.stat()
             self._file = (found.st_dev, found.st_ino)
             self._ledger = Ledger(connection, self.name)
             self.created = self._ledger.prepare()
             self._index = self._recover({})
+            self._ledger.unchecked += unchecked
         except duckdb.Error as error:
-            connection.close()
-            raise QueueUnavailable(_cannot_open(self._path, error)) from error
+            self._let_go(connection)
+            raise QueueUnavailable(opening.cannot_open(self._path, error)) from error
         except BaseException:
-            connection.close()
+            self._let_go(connection)
             raise
-        for path in self.slot_folder.glob("*.slots") if self.slot_folder is not None else ():
-            path.unlink(missing_ok=True)
+        self._slots.sweep()
+
+    def _let_go(self, connection: duckdb.DuckDBPyConnection) -> None:
+        connection.close()
+        opening.drop_empty_log(self._path)
 
     def _recover(self, seats: dict[str, Seat]) -> Index:
-        """Rebuild the index; what ran under a worker that is not seated was interrupted."""
-        now = self._clock()
+        """Rebuild the index; what ran under a worker that is not seated and has died was interrupted."""
         index = Index(self._ledger, self._ledger.numbers(), self._chance)
-        recovered = self._ledger.recover(index, now)
-        # One whose joining was not kept has to join again.
-        index.seats = seats = {i: seat for i, seat in seats.items() if seat.number < index.worker}
-        for seat in seats.values():
-            seat.claims.clear()
-        begun = set(begun_claims(self.slot_folder)) if self.slot_folder is not None else set()
-        for job in recovered.running:
-            if (holder := seats.get(job.worker)) is not None:
-                holder.claims[job.life.fence] = job
-                continue
-            self.interrupted.append(_interrupt(job, index, begun=job.life.fence in begun, now=now))
+        now, ticks = self._clock(), self._ticks()
+        self.interrupted += recover(self._ledger, index, seats, self._slots, now=now, ticks=ticks)
         self._ledger.commit(Writes.of(index))
         index.settle()
         index.take_calls()
@@ -179,27 +206,88 @@ class DuckDBStore(IndexStore):
 
     def _write_loop(self) -> None:
         news, inbox = self._news, self._inbox
+        quiet = 0.0
         while True:
             if not inbox:
-                idle = not news.wait(IDLE_SECONDS if self._ledger.unchecked else None)
-                if idle and not inbox:
-                    self._checkpoint()
+                nap = self._nap()
+                if not news.wait(nap) and not inbox:
+                    quiet += nap or 0.0
+                    self._rest(quiet)
                     continue
             news.clear()
+            quiet = 0.0
             batch = []
             with contextlib.suppress(IndexError):
                 while True:
                     batch.append(inbox.popleft())
-            if batch:
-                self._commit(batch)
+            if batch and not self._is_well():
+                self._refuse(batch)
+            elif batch:
+                self._listen_again(self._index)
+                self._commit(batch + self._chores())
             if self._stopping and not inbox:
                 break
-            if self._ledger.unchecked > CHECKPOINT_ROWS:
+            if self._is_log_long():
                 self._checkpoint()
+
+    def _is_log_long(self) -> bool:
+        ledger = self._ledger
+        return (
+            ledger.unchecked > CHECKPOINT_ROWS
+            or ledger.commits > CHECKPOINT_COMMITS
+            or opening.log_size(self._path) > CHECKPOINT_BYTES
+        ) and time.monotonic() >= self._checkpoint_from
+
+    def _nap(self) -> float | None:
+        """How long to wait for a verb before there is something to do without one."""
+        if self._ailing:
+            return RETRY_SECONDS
+        if self._retention.going is not None and not self._broken:
+            return 0.0
+        naps = [IDLE_SECONDS] if self._ledger.unchecked or self._retention.limited else []
+        if self._pulse is not None and self._index.seats and not self._broken:
+            naps.append(self._pulse.every)
+        return min(naps, default=None)
+
+    def _rest(self, quiet: float) -> None:
+        """Do what has to be done though nobody asks for it."""
+        if self._broken or not self._is_well():
+            return
+        self._listen_again(self._index)
+        if chores := self._chores():
+            self._commit(chores)
+        if quiet >= IDLE_SECONDS and self._ledger.unchecked:
+            self._checkpoint()
+
+    def _chores(self) -> list[_Op]:
+        """What is due though nobody asks for it, as calls of its own: if one fails, nobody who reported is told so."""
+        chores = []
+        if self._index.seats and self._pulse is not None and self._pulse.is_due():
+            chores.append(_Op(self._look_after_workers))
+        if self._is_retiring:
+            chores.append(_Op(self._retire))
+        return chores
+
+    def _look_after_workers(self, index: Index) -> None:
+        now = self._clock()
+        bury(index, list(index.seats), self._slots, now)
+        index.lapse(now, self._ticks(), self._begun)
+
+    def _begun(self, worker_id: str) -> Collection[int] | None:
+        return self._slots.begun(worker_id)
+
+    def bury(self, worker_ids: Collection[str]) -> list[str]:
+        """Take the jobs of those of these workers whose process has gone; gives who they were.
+
+        The others are left to their lease: they may have lost no more than a connection.
+        """
+        return self._run(lambda index: bury(index, worker_ids, self._slots, self._clock()))
 
     def _commit(self, batch: list[_Op]) -> None:
         index = self._index
         self._kept = 0
+        if self._is_there():
+            opening.keep_log_private(self._path)
         try:
             for self._at, op in enumerate(batch):
                 try:
@@ -225,45 +313,90 @@ class DuckDBStore(IndexStore):
             if isinstance(error, _FileGoneError):
                 raise error
             self._connect_again(before)
+        except (duckdb.Error, OSError) as again:
+            self._ail(again, time.monotonic())
         except Exception as again:  # noqa: BLE001 - the store says so from now on
             self._break(again)
         for i, op in enumerate(batch):
             # What came before a verb that needed SQL was kept with that verb's own commit.
             if i >= self._kept and not isinstance(op.error, NbqueueError):
-                op.error = (
-                    QueueUnavailable(self._broken)
-                    if self._broken
-                    else DispatchFailed(self._not_written(error))
-                )
+                op.error = self._failure(error)
                 op.error.__cause__ = error
             op.done.release()
+        if not self._ailing:
+            self._tell_of_reopening(before)
+
+    def _tell_of_reopening(self, before: Index) -> None:
+        """Have workers and watchers look at what has become of the store."""
+        calls = self._index.take_calls()
         if self._broken:
-            while self._inbox:
-                op = self._inbox.popleft()
-                op.error = QueueUnavailable(self._broken)
-                op.done.release()
+            waiting = []
+            with contextlib.suppress(IndexError):
+                while True:
+                    waiting.append(self._inbox.popleft())
+            self._refuse(waiting)
             # Whoever waits for a job or for work would wait for ever.
-            waiting = [notify for notifies in before.watchers().values() for notify in notifies]
-            self._hand_out(
-                [(seat, []) for seat in before.seats.values()], [partial(notify, None) for notify in waiting]
-            )
-        else:
-            # Each is asked for a turn: what it was to be handed is pending again.
-            self._hand_out([(seat, []) for seat in before.seats.values()], self._index.take_calls())
+            calls = [partial(notify, None) for notifies in before.watchers().values() for notify in notifies]
+        # Each worker is asked for a turn: what it was to be handed is pending again.
+        self._hand_out([(seat, []) for seat in before.seats.values()], calls)
         self._changed = True
         self._tell_listeners()
 
-    def _connect_again(self, before: Index) -> None:
-        connection = duckdb.connect(str(self._path), config={"enable_external_access": "false"})
+    def _refuse(self, batch: list[_Op]) -> None:
+        for op in batch:
+            op.error = QueueUnavailable(self._broken or self._ailing)
+            op.done.release()
+
+    def _is_well(self) -> bool:
+        """Whether there is an open file; where it could not be opened again, it is tried now and then."""
+        if not self._ailing:
+            return True
+        if time.monotonic() < self._try_at:
+            return False
+        before, start = self._index, time.monotonic()
         try:
-            self._ledger = Ledger(connection, self.name)
+            self._connect_again(before)
+        except (duckdb.Error, OSError) as error:
+            self._ail(error, start)
+            if not self._broken:
+                return False
+        except Exception as error:  # noqa: BLE001 - the store says so from now on
+            self._ailing = ""
+            self._break(error)
+        else:
+            self._ailing = ""
+            for seat in self._index.seats.values():
+                # Nobody could be heard in the meantime.
+                seat.lease_until = max(seat.lease_until, self._ticks() + seat.info.lease)
+        self._tell_of_reopening(before)
+        return not self._broken
+
+    def _connect_again(self, before: Index) -> None:
+        if not self._is_there():
+            raise _FileGoneError
+        self._ledger = Ledger(opening.connect(self._path), self.name)
+        try:
             self._ledger.prepare()
             index = self._recover(before.seats)
             index.rewatch(before.watchers())
         except BaseException:
-            connection.close()
+            self._ledger.close()
             raise
         self._index = index
+
+    def _ail(self, error: Exception, start: float) -> None:
+        """Take nothing until the file can be opened again: there is no room, or its disk is gone for a while."""
+        if opening.is_damaged(error):
+            self._ailing = ""
+            self._break(error)
+            return
+        now = time.monotonic()
+        # A try reads the whole log, which may take its time.
+        self._try_at = now + max(RETRY_SECONDS, now - start)
+        self._ailing = (
+            f"{self.name} cannot be written just now ({first_line(error)}); nothing of this call was accepted, and"
+            " everything acknowledged is in the file. Mend the cause (free some room): it goes on by itself then"
+        )
 
     def _break(self, error: Exception) -> None:
         """Take no more; whoever opens the file again, here or elsewhere, finds all that was acknowledged."""
@@ -277,8 +410,15 @@ class DuckDBStore(IndexStore):
             )
         self._ownership.release()
 
-    def _not_written(self, error: Exception) -> str:
-        return f"{self.name} could not be written ({first_line(error)}); nothing of this call was accepted"
+    def _failure(self, error: Exception) -> QueueError:
+        """What a call is told that met this error."""
+        if self._broken:
+            return QueueUnavailable(self._broken)
+        if opening.is_damaged(error):
+            return QueueUnavailable(opening.damage(self._path, error))
+        return DispatchFailed(
+            f"{self.name} could not be written ({first_line(error)}); nothing of this call was accepted"
+        )
 
     @property
     def broken(self) -> bool:
@@ -287,6 +427,18 @@ class DuckDBStore(IndexStore):
             with contextlib.suppress(NbqueueError):
                 self._run(self._find_gone)
         return bool(self._broken)
+
+    def query(
+        self, sql: str, params: Sequence[object] = (), frames: Mapping[str, pd.DataFrame] | None = None
+    ) -> pd.DataFrame:
+        """Run one read-only SELECT over the views and the given frames."""
+        try:
+            return super().query(sql, params, frames)
+        except _FATAL as error:
+            with contextlib.suppress(NbqueueError):
+                self._run(partial(_fail, error))
+            msg = f"{self.name} was opened again over this query, which broke off ({first_line(error)}); ask again"
+            raise QueueUnavailable(msg) from error
 
     def _is_there(self) -> bool:
         """Whether the path still leads to the file that is open."""
@@ -311,11 +463,14 @@ class DuckDBStore(IndexStore):
         index.settle()
 
     def _checkpoint(self) -> None:
+        self._checkpoint_from = time.monotonic() + CHECKPOINT_PAUSE
         try:
             self._ledger.checkpoint()
-        except duckdb.Error:
-            # The log keeps everything; the next commit will say what is wrong.
-            self._ledger.unchecked = 0
+        except duckdb.Error as error:
+            # The log keeps everything, and is tried to be folded in again after the next commit.
+            self._ledger.unchecked = self._ledger.commits = 0
+            if isinstance(error, _FATAL):
+                self._reopen([], error)
 
     def close(self) -> None:
         """Write what is left, and let go of the file; a fork's copy does neither, since both are its parent's."""
@@ -331,38 +486,12 @@ class DuckDBStore(IndexStore):
             self._checkpoint()
         with contextlib.suppress(duckdb.Error):
             self._ledger.close()
+        opening.drop_empty_log(self._path)
         if self.slot_folder is not None:
             with contextlib.suppress(OSError):
                 self.slot_folder.rmdir()
         self._ownership.release()
 
 
-def _interrupt(job: Any, index: Index, *, begun: bool, now: float) -> Interruption:
-    worker = job.worker or "its worker"
-    error = (
-        f"worker {worker} went away while the job ran (its kernel or process was killed)"
-        if begun
-        else f"worker {worker} went away before the job was begun"
-    )
-    life = job.life
-    step = index.lose(job, Lost(life.fence, begun), now, error=error)
-    became = "failed" if step.life.state.ended else "given back to its queue"
-    return Interruption(
-        job.new.job_id,
-        job.new.spec.command,
-        job.new.spec.queue,
-        job.worker,
-        life.attempt,
-        begun,
-        f"{error}; {became}",
-    )
-
-
-def _cannot_open(path: Path, error: duckdb.Error) -> str:
-    text = first_line(error)
-    if "Could not set lock" in text:
-        holder = text.partition("held in ")[2].partition(". See")[0] or "another program"
-        return f"{path} is open in {holder}; close it there, or use another file here"
-    if "not a valid DuckDB" in text:
-        return f"{path} is not a DuckDB database; move it away, or name another file for the queue"
-    return f"{path} cannot be opened: {text}"
+def _fail(error: Exception, _index: Index) -> None:
+    raise error

@@ -12,7 +12,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -28,6 +28,7 @@ from nbqueue.store import (
     Mapped,
     QueueInfo,
     Report,
+    ReportKind,
     Selection,
     Turn,
     WorkerInfo,
@@ -36,6 +37,10 @@ from nbqueue.stores.batching import put_batch
 from nbqueue.stores.index import Index
 from nbqueue.stores.ledger import Ledger
 from nbqueue.stores.live import Seat
+from nbqueue.stores.pruning import Pruning
+from nbqueue.stores.pulse import Pulse
+from nbqueue.stores.repeats import Closing, without_said
+from nbqueue.stores.retention import Retention
 from nbqueue.stores.why import explain
 
 if TYPE_CHECKING:
@@ -46,9 +51,6 @@ __all__ = ["IndexStore", "Interruption"]
 _log = logging.getLogger("nbqueue.store")
 
 T = TypeVar("T")
-
-#: Seconds between looks at what has been kept long enough.
-RETIRE_EVERY = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class IndexStore:
         Seconds since the epoch.
     ticks : Callable[[], float]
         Seconds by a clock that never steps back, for leases.
+    pulse : Pulse | None
+        Tells how long nobody could be heard. None: never, as in a test whose time stands still.
     """
 
     capabilities: frozenset[Capability] = frozenset(Capability) - {Capability.DURABLE}
@@ -89,15 +93,16 @@ class IndexStore:
         *,
         clock: Callable[[], float] = time.time,
         ticks: Callable[[], float] = time.monotonic,
+        pulse: Pulse | None = None,
     ):
         self.name = name
         self.created = True
         self.interrupted: list[Interruption] = []
         self._clock = clock
         self._ticks = ticks
+        self._pulse = pulse
         self._chance = random.random
-        self._retention: float | None = None
-        self._retire_at = 0.0
+        self._retention = Retention()
         self._listeners: tuple[Callable[[], None], ...] = ()
         self._listening = threading.Lock()
         #: Something was changed that listeners have not been told of.
@@ -153,19 +158,25 @@ class IndexStore:
 
     def put_code(self, code: str, blob: bytes) -> None:
         """Keep code by value under its hash."""
-        self._run(lambda _: self._ledger.put_code(code, blob))
+        self._run(lambda _: self._ledger.put_code(code, blob, self._clock()))
 
     def get_code(self, code: str) -> bytes | None:
         """Give code by its hash."""
         return self._run(lambda _: self._ledger.get_code(code))
 
-    def join(self, worker: WorkerInfo, handlers: Handlers, wake: Callable[[Sequence[Claim]], None]) -> None:
-        """Make a worker known."""
+    def join(
+        self,
+        worker: WorkerInfo,
+        handlers: Handlers,
+        wake: Callable[[Sequence[Claim]], None],
+        held: Collection[int] = (),
+    ) -> None:
+        """Make a worker known, or have it come back with the claims it holds."""
 
         def verb(index: Index) -> None:
             lease_until = self._ticks() + worker.lease
             index.join(
-                lambda number: Seat(worker, number, handlers, wake, lease_until), worker, self._clock()
+                lambda number: Seat(worker, number, handlers, wake, lease_until), worker, held, self._clock()
             )
 
         self._run(verb)
@@ -178,22 +189,41 @@ class IndexStore:
         def verb(index: Index) -> Turn:
             now, ticks = self._clock(), self._ticks()
             seat = index.seats.get(worker_id)
-            answers = index.apply(reports, now)
-            if seat is None:
+            said = reports if seat is None else self._unsaid(index, seat, reports)
+            answers = index.apply(said, now, functools.cache(lambda: self._closings(index, reports)))
+            if seat is None or seat.away:
                 return Turn(answers, (), (), None, expired=True)
             seat.lease_until = ticks + seat.info.lease
-            index.lapse(now, ticks)
+            index.lapse(now, ticks, self._begun)
             if handlers is not None:
                 seat.use(handlers)
             seat.slots = slots
-            self._retire(index, now, ticks)
             claims = index.claim(seat, now)
             cancels = [fence for fence, job in seat.claims.items() if job.life.cancelling]
+            cancels += seat.gone
             due_at = index.lanes.next_due()
             next_due = None if due_at is None else max(0.0, due_at - now)
             return Turn(answers, claims, cancels, next_due, index.unknown(seat))
 
         return self._run(verb)
+
+    def _unsaid(self, index: Index, seat: Seat, reports: Sequence[Report]) -> Sequence[Report]:
+        """Give what a worker that has come back says, without the log lines that it had said before."""
+        if not seat.gone and not seat.doubtful:
+            return reports
+        seat.gone -= {report.claim.fence for report in reports if report.kind is not ReportKind.NEWS}
+        doubtful = {r.claim.fence for r in reports if r.logs} & seat.doubtful
+        if not doubtful:
+            return reports
+        seat.doubtful -= doubtful
+        self._write_out(index)
+        known = self._ledger.lines(doubtful)
+        return [without_said(r, known) if r.claim.fence in doubtful else r for r in reports]
+
+    def _closings(self, index: Index, reports: Sequence[Report]) -> dict[int, Closing]:
+        """What ended the claims of these reports."""
+        self._write_out(index)
+        return self._ledger.closings([report.claim.fence for report in reports])
 
     def leave(self, worker_id: str) -> None:
         """Forget a worker; what it still has is given back."""
@@ -246,44 +276,47 @@ class IndexStore:
         self._run(verb)
         return stop
 
-    def cancel(self, ids: Sequence[UUID]) -> list[Answer]:
-        """Cancel pending jobs, ask running ones to stop."""
-        return self._run(lambda index: index.cancel(ids, self._clock()))
+    def cancel(self, ids: Sequence[UUID], *, again: bool = False) -> list[Answer]:
+        """Cancel pending jobs, ask running ones to stop; asked ``again``, what is cancelled is done."""
+        return self._run(lambda index: index.cancel(ids, self._clock(), again=again))
 
-    def retry(self, ids: Sequence[UUID]) -> list[Answer]:
-        """Let ended jobs run again and waiting ones run now."""
-        return self._run(lambda index: index.retry(ids, self._clock()))
+    def retry(self, ids: Sequence[UUID], fences: Sequence[int] | None = None) -> list[Answer]:
+        """Let ended jobs run again and waiting ones run now; with ``fences`` it may be asked again."""
+        return self._run(lambda index: index.retry(ids, self._clock(), fences))
 
-    def forget(self, selection: Selection) -> int:
-        """Remove ended jobs with all their history."""
+    def forget(self, selection: Selection, keep: int | None = None) -> int:
+        """Remove ended jobs with all their history, piece by piece: other verbs are answered in between."""
 
-        def verb(index: Index) -> int:
+        def begin(index: Index) -> Pruning:
             self._write_out(index)
-            forgotten = self._ledger.forget(selection, index)
-            self._changed |= forgotten > 0
-            return forgotten
+            return self._ledger.begin_pruning(selection, keep)
 
-        return self._run(verb)
+        going = self._run(begin)
+        while not going.over:
+            self._run(lambda index: self._prune(index, going))
+        return going.forgotten
 
-    def retain(self, seconds: float | None) -> None:
-        """Forget ended jobs this long after their end, while workers take turns; None: keep them for good."""
-
-        def verb(_index: Index) -> None:
-            self._retention = seconds
-            self._retire_at = 0.0
-
-        self._run(verb)
-
-    def _retire(self, index: Index, now: float, ticks: float) -> None:
-        if self._retention is None or ticks < self._retire_at:
-            return
-        # Often enough that nothing stays a tenth longer than it should, and rarely enough to cost nothing.
-        self._retire_at = ticks + max(1.0, min(RETIRE_EVERY, self._retention / 10))
-        if not self._ledger.has_ended_before(now - self._retention):
-            return
+    def _prune(self, index: Index, going: Pruning) -> None:
+        before = going.forgotten
         self._write_out(index)
-        self._ledger.forget(Selection(finished_before=now - self._retention), index)
-        self._changed = True
+        self._ledger.prune(going, index, self._clock())
+        self._changed |= going.forgotten > before
+
+    def retain(self, seconds: float | None, keep: int | None = None) -> None:
+        """Forget ended jobs this long after their end, and the oldest of more than ``keep``; None: no such limit."""
+        self._run(lambda _: self._retention.limit(seconds, keep))
+
+    @property
+    def _is_retiring(self) -> bool:
+        return self._retention.is_due(self._ticks())
+
+    def _retire(self, index: Index) -> None:
+        """Let a piece of what has been kept long enough go, if there is any."""
+        self._write_out(index)
+        going = self._retention.take(self._ledger, index, self._clock(), self._ticks())
+        if going is not None:
+            self._prune(index, going)
+            self._retention.put_back(going)
 
     def find(self, selection: Selection) -> list[UUID]:
         """Give the ids of the jobs selected, oldest first."""
@@ -330,10 +363,10 @@ class IndexStore:
         """Every queue, by name."""
 
         def verb(index: Index) -> list[QueueInfo]:
-            now = self._clock()
-            waiting = index.waiting(now)
+            waiting = index.waiting(self._clock())
             return [
-                QueueInfo(name, q.paused, dict(q.counts), min(waiting.get(name, 0), q.counts[State.PENDING]))
+                # A clock that was set back makes a wait of what was due, which nobody has counted yet.
+                QueueInfo(name, q.paused, dict(q.counts), max(0, min(waiting[name], q.counts[State.PENDING])))
                 for name, q in sorted(index.queues.items())
             ]
 
@@ -341,7 +374,7 @@ class IndexStore:
 
     def workers(self) -> list[WorkerInfo]:
         """The workers that are here now."""
-        return self._run(lambda index: [seat.info for seat in index.seats.values()])
+        return self._run(lambda index: [seat.info for seat in index.seats.values() if not seat.away])
 
     def query(
         self, sql: str, params: Sequence[object] = (), frames: Mapping[str, pd.DataFrame] | None = None
@@ -355,6 +388,15 @@ class IndexStore:
         raise NotImplementedError
 
     # -- what subclasses share
+
+    def _begun(self, worker_id: str) -> Collection[int] | None:
+        """The fences of what a worker has begun; None where nobody knows."""
+        return None
+
+    def _listen_again(self, index: Index) -> None:
+        """Let no worker pay for the time in which this process could not hear it."""
+        if self._pulse is not None and (deaf := self._pulse.beat()):
+            index.lengthen_leases(deaf)
 
     def _write_out(self, index: Index) -> None:
         """Bring what the index has ready into the ledger now, so that SQL sees it."""

@@ -13,7 +13,7 @@ from nbqueue.stores.live import micros
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["drop_empty", "find_batch", "put_heads", "row_counts", "row_jobs"]
+__all__ = ["find_batch", "put_heads", "row_counts", "row_jobs"]
 
 _COLUMNS = "batch_id, command, origin, key, head, created_us, mapped_us, runs"
 
@@ -76,14 +76,3 @@ def row_counts(con: duckdb.DuckDBPyConnection, batch: BatchRecord) -> dict[State
         [firsts, lasts, min(firsts), max(lasts)],
     ).fetchall()
     return {State(state): count for state, count in found}
-
-
-def drop_empty(con: duckdb.DuckDBPyConnection, batch_ids: Sequence[UUID]) -> None:
-    """Forget those of these batches of which no job is left; the caller has begun a transaction."""
-    if batch_ids:
-        ids = [str(batch_id) for batch_id in batch_ids]
-        con.execute(
-            "DELETE FROM batches WHERE batch_id IN (SELECT unnest(?::UUID[])) AND batch_id NOT IN (SELECT batch_id"
-            " FROM ledger WHERE event = 'dispatched' AND batch_id IN (SELECT unnest(?::UUID[])))",
-            [ids, ids],
-        )

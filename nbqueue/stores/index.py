@@ -7,8 +7,8 @@ is live, ended, pending, watched and unwritten changes together or not at all.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from uuid import UUID
 
@@ -32,8 +32,13 @@ from nbqueue.store import OUTPUT, Answer, Report, ReportKind, WorkerInfo
 from nbqueue.stores.books import Books
 from nbqueue.stores.lanes import Lanes
 from nbqueue.stores.live import LiveJob, Loader, Numbers, QueueState, Row, Seat, micros
+from nbqueue.stores.pruning import Gone
+from nbqueue.stores.repeats import Closing, is_repeated
 
-__all__ = ["Index"]
+__all__ = ["Closings", "Index"]
+
+#: Gives what ended the claims that a call reports on, by fence.
+Closings = Callable[[], Mapping[int, Closing]]
 
 #: A store that can load jobs again takes no more new ones into memory than up to so many unfinished ones.
 PENDING_KEPT = 20_000
@@ -75,14 +80,13 @@ class Index:
         self._fence = self.epoch << 32
         self.lanes = Lanes()
         self.queues: dict[str, QueueState] = {"default": QueueState()}
-        self.specs: list[Spec] = []
+        self.specs: dict[int, Spec] = {}
+        self._next_spec = 0
         self._spec_numbers: dict[Spec, int] = {}
         self.live: dict[int, LiveJob] = {}
         self._by_id: dict[UUID, int] = {}
         #: The highest id that may be taken without being in memory; ids rise with time, so new ones lie above it.
         self.horizon: UUID | None = None
-        #: (due, number) of jobs that no longer wait for that time, and their queues: the lanes still have them.
-        self._overtaken: dict[tuple[float, int], str] = {}
         #: Numbers of jobs that have ended since the last commit: the loader does not know it yet.
         self._gone: set[int] = set()
         self.ended: OrderedDict[UUID, LiveJob] = OrderedDict()
@@ -113,11 +117,13 @@ class Index:
             raise StaleClaim(msg)
         known = self._known(jobs)
         reserved: list[int] = []
+        again: list[UUID] = []
         now_us = round(now * 1e6)
         append, lanes = self.rows.append, self.lanes
         for new in jobs:
             job_id, spec, payload, metadata, due_at, batch_id, row = new
             if job_id in self._by_id or job_id in self.ended or job_id in known:
+                again.append(job_id)
                 continue
             spec_number = self._spec_numbers.get(spec)
             if spec_number is None:
@@ -146,8 +152,21 @@ class Index:
                 self._below_horizon(job_id)
         claims: list[Claim] = []
         if worker_id is not None:
-            self._claim_numbers(self.seats[worker_id], reserved, now, claims)
+            seat = self.seats[worker_id]
+            claims += self._hand_again(seat, again, reserved)
+            self._claim_numbers(seat, reserved, now, claims)
         self.fresh = True
+        return claims
+
+    def _hand_again(self, seat: Seat, ids: Sequence[UUID], reserved: list[int]) -> list[Claim]:
+        """Give what a worker has of these jobs; what waits for nothing but a worker becomes reserved."""
+        claims = []
+        for job in self.jobs(ids):
+            life = job.life
+            if seat.claims.get(life.fence) is job:
+                claims.append(seat.claim_of(job))
+            elif life.state is State.PENDING and life.due_at is None and not life.held:
+                reserved.append(job.number)
         return claims
 
     def _known(self, jobs: Sequence[NewJob]) -> set[UUID]:
@@ -185,16 +204,17 @@ class Index:
 
     def restore_spec(self, number: int, spec: Spec) -> None:
         """Put a stored spec back under its number."""
-        assert number == len(self.specs)
-        self.specs.append(spec)
+        self.specs[number] = spec
         self._spec_numbers.setdefault(spec, number)
+        self._next_spec = max(self._next_spec, number + 1)
 
     def add_spec(self, spec: Spec) -> int:
         """Give the number of a spec, a new one if need be."""
         number = self._spec_numbers.get(spec)
         if number is None:
-            number = len(self.specs)
-            self.specs.append(spec)
+            number = self._next_spec
+            self._next_spec = number + 1
+            self.specs[number] = spec
             self._spec_numbers[spec] = number
             self.new_specs.append((number, spec))
             self.add_queue(spec.queue)
@@ -213,14 +233,27 @@ class Index:
 
     # -- workers
 
-    def join(self, seat_of: Callable[[int], Seat], info: WorkerInfo, now: float) -> None:
-        """Seat a worker."""
-        if info.worker_id in self.seats:
-            return
-        number = self.worker
-        self.worker = number + 1
-        self.new_workers.append((number, info, now))
-        self.seats[info.worker_id] = seat_of(number)
+    def join(
+        self, seat_of: Callable[[int], Seat], info: WorkerInfo, held: Collection[int], now: float
+    ) -> None:
+        """Seat a worker, anew if it has a seat: what it has got and does not hold is given back."""
+        before = self.seats.get(info.worker_id)
+        if before is None:
+            number = self.worker
+            self.worker = number + 1
+            self.new_workers.append((number, info, now))
+            seat = seat_of(number)
+        else:
+            seat = seat_of(before.number)
+            seat.claims = before.claims
+            # Its open slots were of a turn whose answer it may not have got.
+            self.calls.append(partial(seat.wake, ()))
+        self.seats[info.worker_id] = seat
+        for fence, job in list(seat.claims.items()):
+            if fence not in held:
+                self._happen(job, Released(fence), now)
+        seat.doubtful = set(seat.claims)
+        seat.gone = set(held) - seat.doubtful
 
     def leave(self, worker_id: str, now: float) -> None:
         """Unseat a worker; what it holds is given back."""
@@ -229,17 +262,27 @@ class Index:
             for fence in list(seat.claims):
                 self._happen(seat.claims[fence], Released(fence), now)
 
-    def lapse(self, now: float, ticks: float) -> None:
+    def lapse(self, now: float, ticks: float, begun: Callable[[str], Collection[int] | None]) -> None:
         """Take the jobs of workers whose lease has run out; ``ticks`` is by the clock of leases."""
         for worker_id, seat in list(self.seats.items()):
             if seat.lease_until < ticks:
-                del self.seats[worker_id]
                 error = f"worker {worker_id} was silent for longer than its lease of {seat.info.lease:g} s"
-                # It runs them in the order it got them: those after its first few were only claimed ahead.
-                for i, (fence, job) in enumerate(list(seat.claims.items())):
-                    begun = i < seat.info.concurrency
-                    self._happen(job, Lost(fence, begun), now, error=error, cause="lease expired")
-                self.calls.append(lambda wake=seat.wake: wake(()))  # type: ignore[misc]
+                self.bury(seat, begun(worker_id), now, error=error, cause="lease expired")
+
+    def bury(self, seat: Seat, begun: Collection[int] | None, now: float, *, error: str, cause: str) -> None:
+        """Take a worker's seat and its jobs; ``begun`` are the fences of those that it had begun, if that is known."""
+        del self.seats[seat.info.worker_id]
+        if begun is None:
+            # It runs them in the order it got them: those after its first few were only claimed ahead.
+            begun = list(seat.claims)[: seat.info.concurrency]
+        for fence, job in list(seat.claims.items()):
+            self._happen(job, Lost(fence, fence in begun), now, error=error, cause=cause)
+        self.calls.append(partial(seat.wake, ()))
+
+    def lengthen_leases(self, seconds: float) -> None:
+        """Give every worker so much longer: nobody could be heard meanwhile."""
+        for seat in self.seats.values():
+            seat.lease_until += seconds
 
     def claim(self, seat: Seat, now: float) -> list[Claim]:
         """Hand a worker what it may hold beyond what it holds."""
@@ -308,12 +351,7 @@ class Index:
                 (seq, now_us, "claimed", number, fence, life.attempt, life.max_attempts, life.base or None,
                  life.crashes or None, seat.number, now_us, None, None, None, None, None, None, None, None, None, None)
             )  # fmt: skip
-            new = job.new
-            timeout = spec.timeout if spec.timeout is not None else seat.info.timeout
-            claims.append(
-                Claim(new.job_id, fence, life.attempt, life.max_attempts, timeout, spec, new.payload, new.metadata,
-                      new.batch_id, new.row)
-            )  # fmt: skip
+            claims.append(seat.claim_of(job))
 
     def _load_pending(self, missing: list[int]) -> None:
         """Bring pending jobs into memory: out of what the next commit writes, or out of the file."""
@@ -335,17 +373,20 @@ class Index:
         new = NewJob(job_id, self.specs[spec], data, metadata or "", due_at, batch_id, label)
         return LiveJob(number, new, spec, at / 1e6, Life(due_at=due_at))
 
-    def apply(self, reports: Sequence[Report], now: float) -> list[Answer]:
-        """Take what a worker says of its claims."""
-        return [self._apply(report, now) for report in reports]
+    def apply(self, reports: Sequence[Report], now: float, closings: Closings) -> list[Answer]:
+        """Take what a worker says of its claims; ``closings`` is asked where one is not its own any more."""
+        return [self._apply(report, now, closings) for report in reports]
 
-    def _apply(self, report: Report, now: float) -> Answer:
+    def _apply(self, report: Report, now: float, closings: Closings) -> Answer:
         claim = report.claim
         job = self.live.get(self._by_id.get(claim.job_id, -1))
+        held = job is not None and job.life.fence == claim.fence and job.life.state is State.RUNNING
+        may_repeat = not held and report.kind is not ReportKind.NEWS
+        if may_repeat and is_repeated(report, closings().get(claim.fence)):
+            return Answer(claim.job_id, done=True)
         if job is None:
             return self._stale(report, now)
-        held = job.life.fence == claim.fence and job.life.state is State.RUNNING
-        if held and (report.logs or report.progress):
+        if held and (report.logs or report.progress or report.usage):
             self._write_news(job, report, now)
         what: What
         if report.kind is ReportKind.ENDED:
@@ -389,6 +430,8 @@ class Index:
         if report.progress:
             job.progress = report.progress
             self._row(job, Event.PROGRESS, now, fence=fence, data=report.progress)
+        if report.usage:
+            self._row(job, Event.USAGE, now, fence=fence, data=report.usage)
 
     # -- the one place where a job moves
 
@@ -416,7 +459,7 @@ class Index:
             return step
         job.life = life
         if before.due_at is not None and before.due_at > now:
-            self._overtaken[before.due_at, job.number] = spec.queue
+            self.lanes.overtake(spec, before.due_at)
         # A reporter may know more exactly why an attempt failed, but not why the job ended over it.
         cause = cause if cause and why not in ("", "cancelled", "crashes") else why
         self._row(
@@ -469,7 +512,7 @@ class Index:
         if watchers:
             self._told.setdefault(job_id, []).extend(watchers)
             record = job.record()
-            self.calls.extend(lambda notify=notify: notify(record) for notify in watchers)  # type: ignore[misc]
+            self.calls.extend(partial(notify, record) for notify in watchers)
 
     def _row(
         self,
@@ -496,18 +539,36 @@ class Index:
 
     # -- what people ask
 
-    def cancel(self, ids: Sequence[UUID], now: float) -> list[Answer]:
-        """Cancel pending jobs, and mark running ones."""
-        return self._ask(ids, CancelAsked(), now)
+    def cancel(self, ids: Sequence[UUID], now: float, *, again: bool = False) -> list[Answer]:
+        """Cancel pending jobs, and mark running ones; asked ``again``, what is cancelled is done."""
+        done = self._standing(ids, lambda job: job.life.state is State.CANCELLED) if again else ()
+        return self._ask(ids, CancelAsked(), now, done)
 
-    def retry(self, ids: Sequence[UUID], now: float) -> list[Answer]:
-        """Let ended jobs run again."""
-        return self._ask(ids, RetryAsked(), now)
+    def retry(self, ids: Sequence[UUID], now: float, fences: Sequence[int] | None = None) -> list[Answer]:
+        """Let ended jobs run again; of those whose fences are given, only what has not moved on since."""
+        if fences is None:
+            return self._ask(ids, RetryAsked(), now)
+        seen = dict(zip(ids, fences, strict=True))
 
-    def _ask(self, ids: Sequence[UUID], what: CancelAsked | RetryAsked, now: float) -> list[Answer]:
+        def is_done(job: LiveJob) -> bool:
+            life = job.life
+            ready = life.state is State.PENDING and life.due_at is None and not life.held
+            return ready or life.fence != seen[job.new.job_id]
+
+        return self._ask(ids, RetryAsked(), now, self._standing(ids, is_done))
+
+    def _standing(self, ids: Sequence[UUID], fits: Callable[[LiveJob], bool]) -> set[UUID]:
+        return {job.new.job_id for job in self.jobs(ids) if fits(job)}
+
+    def _ask(
+        self, ids: Sequence[UUID], what: CancelAsked | RetryAsked, now: float, done: Collection[UUID] = ()
+    ) -> list[Answer]:
         found = {job.new.job_id: job for job in self.jobs(ids)}
         answers = []
         for job_id in ids:
+            if job_id in done:
+                answers.append(Answer(job_id, done=True))
+                continue
             job = found.get(job_id)
             if job is None:
                 answers.append(Answer(job_id, done=False, reason="there is no such job"))
@@ -522,7 +583,7 @@ class Index:
             elif step.event is Event.CANCELLING:
                 seat = self.seats.get(job.worker)
                 if seat is not None:
-                    self.calls.append(lambda wake=seat.wake: wake(()))  # type: ignore[misc]
+                    self.calls.append(partial(seat.wake, ()))
             answers.append(Answer(job_id, not step.refusal, step.refusal))
         return answers
 
@@ -580,28 +641,29 @@ class Index:
             for notify in notifies:
                 self.watch((job_id,), notify)
 
-    def lose(self, job: LiveJob, what: Lost, now: float, *, error: str) -> Step:
+    def lose(self, job: LiveJob, what: Lost, now: float, *, error: str, cause: str) -> Step:
         """Take a job from a worker that is gone."""
-        return self._happen(job, what, now, error=error)
+        return self._happen(job, what, now, error=error, cause=cause)
 
-    def forget(self, jobs: Sequence[tuple[UUID, int, str, State]]) -> None:
-        """Strike ended jobs (id, number, queue, state) out of the books."""
-        if jobs:
+    def forget(self, gone: Gone) -> None:
+        """Strike what has left the ledger out of the books."""
+        numbers: set[int] = set()
+        for (queue, state), jobs in gone.jobs.items():
+            self.queues[queue].counts[state] -= len(jobs)
+            numbers.update(jobs)
+        if numbers:
             self.books.clear()
-        for job_id, _, queue, state in jobs:
-            self.ended.pop(job_id, None)
-            self.queues[queue].counts[state] -= 1
+            for job_id in [job_id for job_id, job in self.ended.items() if job.number in numbers]:
+                del self.ended[job_id]
+        for number in gone.specs:
+            spec = self.specs.pop(number)
+            if self._spec_numbers.get(spec) == number:
+                del self._spec_numbers[spec]
 
-    def waiting(self, now: float) -> dict[str, int]:
+    def waiting(self, now: float) -> Counter[str]:
         """How many jobs of each queue wait for their time."""
-        found: dict[str, int] = {}
-        for due_at, first, last, queue in self.lanes.delayed():
-            if due_at > now:
-                found[queue] = found.get(queue, 0) + last - first + 1
-        self._overtaken = {key: queue for key, queue in self._overtaken.items() if key[0] > now}
-        for queue in self._overtaken.values():
-            found[queue] = max(0, found.get(queue, 0) - 1)
-        return found
+        self.fresh |= self.lanes.promote(now) > 0
+        return self.lanes.waiting
 
     def unknown(self, seat: Seat) -> list[Spec]:
         """Specs of pending jobs in this worker's queues that its handlers do not accept."""

@@ -8,8 +8,8 @@ to be taken out of the middle.
 from __future__ import annotations
 
 import heapq
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Sequence
 
 from nbqueue.jobs import Spec
 
@@ -95,6 +95,10 @@ class Lanes:
         self._by_queue: dict[str, dict[tuple[int, Key], Lane]] = {}
         #: (due, first, last, lane number): a heap; the lane is looked up, since lanes do not compare.
         self._delayed: list[tuple[float, int, int, int]] = []
+        #: How many jobs wait for their time, by queue.
+        self.waiting: Counter[str] = Counter()
+        #: (due, queue) of jobs that no longer wait for that time, though ``_delayed`` still has them: a heap.
+        self._overtaken: list[tuple[float, str]] = []
         self._lanes: list[Lane] = []
         self._numbers: dict[tuple[str, int, Key], int] = {}
 
@@ -116,6 +120,12 @@ class Lanes:
             self._lanes[number].push(first, last)
         else:
             heapq.heappush(self._delayed, (due_at, first, last, number))
+            self.waiting[spec.queue] += last - first + 1
+
+    def overtake(self, spec: Spec, due_at: float) -> None:
+        """Note that a job no longer waits for this time."""
+        self.waiting[spec.queue] -= 1
+        heapq.heappush(self._overtaken, (due_at, spec.queue))
 
     def promote(self, now: float) -> int:
         """Move what is due into its lane; gives how many."""
@@ -123,18 +133,17 @@ class Lanes:
         delayed = self._delayed
         while delayed and delayed[0][0] <= now:
             _, first, last, number = heapq.heappop(delayed)
-            self._lanes[number].push(first, last)
+            lane = self._lanes[number]
+            lane.push(first, last)
+            self.waiting[lane.queue] -= last - first + 1
             moved += last - first + 1
+        while self._overtaken and self._overtaken[0][0] <= now:
+            self.waiting[heapq.heappop(self._overtaken)[1]] += 1
         return moved
 
     def next_due(self) -> float | None:
         """When the next delayed one is due, seconds since the epoch."""
         return self._delayed[0][0] if self._delayed else None
-
-    def delayed(self) -> Iterator[tuple[float, int, int, str]]:
-        """(due, first, last, queue) of all that waits."""
-        for due_at, first, last, number in self._delayed:
-            yield due_at, first, last, self._lanes[number].queue
 
     def of_queues(self, names: Sequence[str]) -> list[Lane]:
         """The lanes of these queues that hold something."""

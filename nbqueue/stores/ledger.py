@@ -9,8 +9,8 @@ import contextlib
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 from uuid import UUID
 
@@ -20,11 +20,13 @@ from nbqueue.errors import QueueError, QueueUnavailable
 from nbqueue.jobs import BatchRecord, NewJob, Spec, State
 from nbqueue.lifecycle import LIFECYCLE_EVENTS, STATE_AFTER, Event, Life
 from nbqueue.retry import RetryPolicy
-from nbqueue.store import Selection
-from nbqueue.stores import heads, schema
+from nbqueue.store import Selection, WorkerInfo
+from nbqueue.stores import heads, migrations, pruning, schema
 from nbqueue.stores.batching import RowJob
 from nbqueue.stores.index import Index
 from nbqueue.stores.live import LiveJob, Numbers, QueueState, Row, micros
+from nbqueue.stores.pruning import Gone, Pruning
+from nbqueue.stores.repeats import Closing, Line
 from nbqueue.stores.selecting import conditions
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ __all__ = ["Ledger", "Recovered", "Writes"]
 INSERT_ROWS = 4
 #: Readers are told to break off when a ledger closes, and have so many seconds to do it.
 READERS_PATIENCE = 5.0
+#: A checkpoint waits so long for readers; one that reads for longer keeps some room from being used again.
+READERS_PAUSE = 0.2
 
 _MOVES = ", ".join(f"'{event}'" for event in LIFECYCLE_EVENTS if event is not Event.DISPATCHED)
 _ENDINGS = ", ".join(f"'{event}'" for event in LIFECYCLE_EVENTS if STATE_AFTER[event].ended)
@@ -71,15 +75,15 @@ class Writes:
     rows: list[Row] = field(default_factory=list)
     specs: list[tuple[int, Spec]] = field(default_factory=list)
     queues: list[str] = field(default_factory=list)
-    #: (number, worker id, host, pid, executor, concurrency, joined, microseconds).
-    workers: list[tuple[int, str, str, int, str, int, int]] = field(default_factory=list)
+    #: (number, worker id, host, pid, executor, concurrency, joined in microseconds, lease in seconds).
+    workers: list[tuple[int, str, str, int, str, int, int, float]] = field(default_factory=list)
     batches: list[BatchRecord] = field(default_factory=list)
 
     @classmethod
     def of(cls, index: Index) -> Writes:
         """Take what an index has ready, and leave it none."""
         workers = [
-            (number, w.worker_id, w.host, w.pid, w.executor, w.concurrency, round(now * 1e6))
+            (number, w.worker_id, w.host, w.pid, w.executor, w.concurrency, round(now * 1e6), w.lease)
             for number, w, now in index.new_workers
         ]
         writes = cls(index.rows, index.new_specs, index.new_queues, workers, index.new_batches)
@@ -101,9 +105,11 @@ class Writes:
 
 @dataclass(slots=True)
 class Recovered:
-    """What stood open in a file: the jobs that were running, by the fence of their claim."""
+    """What stood open in a file: the jobs that were running, by the fence of their claim, and who had them."""
 
     running: list[LiveJob] = field(default_factory=list)
+    #: By id the number that each of these workers has, and what is known of it: it takes nothing yet.
+    workers: dict[str, tuple[int, WorkerInfo]] = field(default_factory=dict)
 
 
 class _Closed:
@@ -126,9 +132,12 @@ class Ledger:
         #: What is being read from; changes under ``_reading``.
         self._cursors: set[duckdb.DuckDBPyConnection] = set()
         self._reading = threading.Condition()
+        #: Nobody begins to read.
+        self._pausing = False
         self.name = name
-        #: Rows appended since the last checkpoint.
+        #: Rows and commits since the last checkpoint: whoever opens the file after a death goes through them again.
         self.unchecked = 0
+        self.commits = 0
 
     # -- opening
 
@@ -136,30 +145,35 @@ class Ledger:
         """Make the tables if this is a new file, refuse what is no queue of ours; gives whether it is new."""
         con = self._connection
         con.execute("SET TimeZone='UTC'")
+        # Whoever owns the file has checkpoints when it suits him; this is for a log that got out of hand.
+        con.execute("SET checkpoint_threshold='256MB'")
         tables = {
             name
             for (name,) in con.execute("SELECT table_name FROM duckdb_tables() WHERE NOT internal").fetchall()
         }
-        if tables and (not tables.issuperset(schema.TABLE_NAMES) or not self._version()):
+        version = self._version() if tables.issuperset(schema.FIRST_TABLES) else 0
+        if tables and not version:
             msg = (
                 f"{self.name} is a DuckDB database with tables of its own ({', '.join(sorted(tables)[:3])}) and no"
                 " queue in it; give the queue a file of its own"
             )
             raise QueueUnavailable(msg)
-        if tables:
-            self._check_version()
-        else:
-            self._make_tables()
-        for name, statement in schema.LATER_TABLES.items():
-            if name not in tables:
-                con.execute(statement)
-        self._renew_views()
+        con.begin()
+        try:
+            if not tables:
+                self._make_tables()
+            elif version != schema.SCHEMA_VERSION:
+                migrations.migrate(con, self.name, version)
+            self._renew_views()
+            con.commit()
+        except BaseException:
+            self._roll_back()
+            raise
         con.execute("SET lock_configuration=true")
         return not tables
 
     def _make_tables(self) -> None:
         con = self._connection
-        con.begin()
         for statement in schema.TABLES:
             con.execute(statement)
         con.execute(
@@ -167,7 +181,6 @@ class Ledger:
             [schema.SCHEMA_VERSION],
         )
         con.execute("INSERT INTO queues VALUES ('default', false)")
-        con.commit()
 
     def _renew_views(self) -> None:
         """Make the views anew where an nbqueue with other views made them: they hold no data."""
@@ -176,12 +189,10 @@ class Ledger:
         row = con.execute("SELECT value FROM meta WHERE name = 'views'").fetchone()
         if row is not None and row[0] == fingerprint:
             return
-        con.begin()
         for statement in schema.VIEWS:
             con.execute(statement)
         con.execute("DELETE FROM meta WHERE name = 'views'")
         con.execute("INSERT INTO meta VALUES ('views', ?)", [fingerprint])
-        con.commit()
 
     def _version(self) -> int:
         """The schema's version, 0 where these tables are not ours."""
@@ -190,15 +201,6 @@ class Ledger:
         except (duckdb.BinderException, duckdb.CatalogException):
             return 0
         return int(row[0]) if row else 0
-
-    def _check_version(self) -> None:
-        version = self._version()
-        if version > schema.SCHEMA_VERSION:
-            msg = (
-                f"{self.name} was written by a newer nbqueue (schema {version}, this one knows"
-                f" {schema.SCHEMA_VERSION}); upgrade with: pip install -U nbqueue"
-            )
-            raise QueueUnavailable(msg)
 
     def numbers(self) -> Numbers:
         """Where the numbers go on, and a new epoch, written at once."""
@@ -241,6 +243,7 @@ class Ledger:
                 index.lanes.push(spec, job.number, job.number, job.life.due_at)
         # A worker's claims are in the order it got them.
         recovered.running.sort(key=lambda job: job.life.fence)
+        recovered.workers = self._workers({job.worker for job in recovered.running})
         ended = con.execute(
             "SELECT d.spec, e.event, count(*)"
             f" FROM (SELECT job, max_by(event, seq) AS event FROM ledger WHERE event IN ({_MOVES}) GROUP BY job) e"
@@ -250,6 +253,23 @@ class Ledger:
         for spec_number, event, count in ended:
             index.queues[index.specs[spec_number].queue].counts[STATE_AFTER[Event(event)]] += count
         return recovered
+
+    def _workers(self, worker_ids: set[str]) -> dict[str, tuple[int, WorkerInfo]]:
+        if not worker_ids:
+            return {}
+        rows = self._connection.execute(
+            "SELECT worker, worker_id, host, pid, executor, concurrency, lease FROM workers"
+            " WHERE worker_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY worker",
+            [list(worker_ids)],
+        ).fetchall()
+        found = {}
+        for number, worker_id, host, pid, executor, concurrency, lease in rows:
+            info = WorkerInfo(
+                worker_id=worker_id, queues=(), concurrency=concurrency, executor=executor, host=host, pid=pid
+            )
+            # None is of a version that did not write it down.
+            found[worker_id] = (number, info if lease is None else replace(info, lease=lease))
+        return found
 
     def _recover_untouched(self, index: Index, now: float, recovered: Recovered) -> None:
         """Push what was only dispatched into the lanes, as runs of numbers and never as objects."""
@@ -293,6 +313,7 @@ class Ledger:
             writes.rows = rows
             self._commit(writes)
         self.unchecked += len(writes.rows)
+        self.commits += 1
 
     def _commit(self, writes: Writes) -> None:
         con, rows = self._connection, writes.rows
@@ -323,7 +344,7 @@ class Ledger:
         if writes.queues:
             con.executemany("INSERT INTO queues VALUES (?, false)", [[name] for name in writes.queues])
         if writes.workers:
-            con.executemany("INSERT INTO workers VALUES (?, ?, ?, ?, ?, ?, ?)", writes.workers)
+            con.executemany("INSERT INTO workers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", writes.workers)
         if 0 < len(rows) <= INSERT_ROWS:
             con.execute(_INSERTS[len(rows)], [value for row in rows for value in row])
         elif rows:
@@ -336,63 +357,68 @@ class Ledger:
         """Remember a queue's switch."""
         self._connection.execute("UPDATE queues SET paused = ? WHERE queue = ?", [paused, queue])
 
-    def put_code(self, code: str, blob: bytes) -> None:
-        """Keep code by its hash, once."""
+    def put_code(self, code: str, blob: bytes, now: float) -> None:
+        """Keep code by its hash, once, and when it was last put."""
         con = self._connection
-        if not con.execute("SELECT 1 FROM code WHERE code = ?", [code]).fetchone():
-            con.execute("INSERT INTO code VALUES (?, ?)", [code, blob])
+        if con.execute("UPDATE code SET put_us = ? WHERE code = ?", [micros(now), code]).fetchall() == [(0,)]:
+            con.execute("INSERT INTO code VALUES (?, ?, ?)", [code, blob, micros(now)])
 
     def get_code(self, code: str) -> bytes | None:
         """Give code by its hash."""
         row = self._connection.execute("SELECT blob FROM code WHERE code = ?", [code]).fetchone()
         return bytes(row[0]) if row else None
 
-    def has_ended_before(self, at: float) -> bool:
-        """Whether any job that is still known ended before this; quick, where ``forget`` has to fold the history."""
-        found = self._connection.execute(
-            f"SELECT 1 FROM ledger WHERE event IN ({_ENDINGS}) AND happened_us < ? LIMIT 1", [micros(at)]
-        ).fetchone()
-        return found is not None
+    def begin_pruning(self, selection: Selection, keep: int | None = None) -> Pruning:
+        """Find out which ended jobs are to go; ``prune`` lets them go piece by piece."""
+        return pruning.begin(self._connection, selection, keep)
 
-    def forget(self, selection: Selection, index: Index) -> int:
-        """Delete ended jobs and all their events; the numbers they had are never used again."""
-        parts, params = conditions(selection)
-        where = " AND ".join(parts) or "true"
-        con = self._connection
+    def prune(self, going: Pruning, index: Index, now: float) -> None:
+        """Delete the next piece of ended jobs and all their events; their numbers are never used again."""
+        con, gone = self._connection, Gone()
+        at_first = going.first
         con.begin()
         try:
-            con.execute(
-                "CREATE OR REPLACE TEMP TABLE doomed AS SELECT job_id, number, queue, state, batch_id FROM jobs"
-                f" WHERE state IN ('succeeded', 'failed', 'cancelled') AND {where}",
-                params,
-            )
-            found = con.execute("FROM doomed").fetchall()
-            doomed = [(i, n, q, State(s)) for i, n, q, s, _ in found]
-            if doomed:
-                con.execute(
-                    "UPDATE meta SET value = greatest(value, (SELECT max(seq) FROM ledger)) WHERE name = 'seq'"
-                )
-                con.execute(
-                    "UPDATE meta SET value = greatest(value, (SELECT max(job) FROM ledger)) WHERE name = 'job'"
-                )
-                con.execute("DELETE FROM ledger WHERE job IN (SELECT number FROM doomed)")
-                heads.drop_empty(con, [batch_id for batch_id in {row[4] for row in found} if batch_id])
-            con.execute("DROP TABLE doomed")
+            if not going.over:
+                gone = pruning.delete_piece(con, going)
+            if going.over and going.forgotten + gone.count:
+                gone.specs = pruning.delete_unused(con, [seat.number for seat in index.seats.values()], now)
+            if gone.count:
+                last = {"seq": index.seq - 1, "job": index.job - 1, "worker": index.worker - 1}
+                for name, number in last.items():
+                    con.execute("UPDATE meta SET value = greatest(value, ?) WHERE name = ?", [number, name])
             con.commit()
         except BaseException:
+            going.first = at_first
             self._roll_back()
             raise
-        index.forget(doomed)
-        self.unchecked += 4 * len(doomed)
-        return len(doomed)
+        index.forget(gone)
+        going.forgotten += gone.count
+        self.unchecked += gone.count
 
     def checkpoint(self) -> None:
-        """Fold the write-ahead log into the file; skipped while somebody reads."""
+        """Fold the write-ahead log into the file, between two readers if that can be had."""
+        with self._between_readers():
+            try:
+                self._connection.execute("CHECKPOINT")
+            except duckdb.TransactionException:
+                return
+        self.unchecked = self.commits = 0
+
+    @contextlib.contextmanager
+    def _between_readers(self) -> Iterator[None]:
+        """Let who reads come to an end, and nobody begin, for a moment: what they see cannot be used again."""
+        over = time.monotonic() + READERS_PAUSE
+        with self._reading:
+            self._pausing = True
+            self._reading.notify_all()
+            while self._cursors and (left := over - time.monotonic()) > 0:
+                self._reading.wait(left)
         try:
-            self._connection.execute("CHECKPOINT")
-        except duckdb.TransactionException:
-            return
-        self.unchecked = 0
+            yield
+        finally:
+            with self._reading:
+                self._pausing = False
+                self._reading.notify_all()
 
     # -- reading
 
@@ -438,6 +464,23 @@ class Ledger:
             [[str(i) for i in ids]],
         ).fetchall()
         return {job_id for (job_id,) in rows}
+
+    def closings(self, fences: Collection[int]) -> dict[int, Closing]:
+        """What ended these claims, by fence; of one that goes on, nothing."""
+        rows = self._connection.execute(
+            f"SELECT fence, event, happened_us, coalesce(error, '') FROM ledger WHERE event IN ({_MOVES})"
+            " AND event <> 'claimed' AND fence IN (SELECT unnest(?::BIGINT[]))",
+            [list(fences)],
+        ).fetchall()
+        return {fence: Closing(Event(event), happened_us, error) for fence, event, happened_us, error in rows}
+
+    def lines(self, fences: Collection[int]) -> list[Line]:
+        """The log lines and displays of these claims."""
+        return self._connection.execute(
+            "SELECT fence, CASE event WHEN 'log' THEN cause ELSE '' END, coalesce(data, ''), happened_us FROM ledger"
+            " WHERE event IN ('log', 'output') AND fence IN (SELECT unnest(?::BIGINT[]))",
+            [list(fences)],
+        ).fetchall()
 
     def _fold(self, sql: str, params: Sequence[object] = ()) -> list[LiveJob]:
         con = self._connection
@@ -487,6 +530,7 @@ class Ledger:
     def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A cursor for a reader in another thread, closed in the end; ``close`` breaks off what is run on it."""
         with self._reading:
+            self._reading.wait_for(lambda: not self._pausing)
             cursor = self._connection.cursor()
             self._cursors.add(cursor)
         try:

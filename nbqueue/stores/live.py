@@ -85,7 +85,19 @@ class LiveJob:
 class Seat:
     """A worker that has joined: what it can run, what it holds, and how much more it would take."""
 
-    __slots__ = ("accepted", "claims", "handlers", "info", "lease_until", "number", "slots", "wake")
+    __slots__ = (
+        "accepted",
+        "away",
+        "claims",
+        "doubtful",
+        "gone",
+        "handlers",
+        "info",
+        "lease_until",
+        "number",
+        "slots",
+        "wake",
+    )
 
     def __init__(
         self,
@@ -102,12 +114,28 @@ class Seat:
         self.slots = 0
         #: Its claims by fence.
         self.claims: dict[int, LiveJob] = {}
+        #: It joined with an owner before this one, and has not come back yet.
+        self.away = False
+        #: Fences that it brought along and that are its own no longer.
+        self.gone: set[int] = set()
+        #: Fences of claims whose latest log lines may be on disk, though their worker does not know.
+        self.doubtful: set[int] = set()
         self.use(handlers)
 
     def use(self, handlers: Handlers) -> None:
         """Take other handlers."""
         self.handlers = handlers
         self.accepted: dict[tuple[str, str, str], bool] = {}
+
+    def claim_of(self, job: LiveJob) -> Claim:
+        """Give what it is told of a job that it has."""
+        life, new = job.life, job.new
+        spec = new.spec
+        timeout = spec.timeout if spec.timeout is not None else self.info.timeout
+        return Claim(
+            new.job_id, life.fence, life.attempt, life.max_attempts, timeout, spec, new.payload, new.metadata,
+            new.batch_id, new.row,
+        )  # fmt: skip
 
 
 class QueueState:

@@ -12,16 +12,21 @@ from nbqueue.stores.engine import IndexStore
 from nbqueue.stores.index import Index
 from nbqueue.stores.ledger import Ledger, Writes
 from nbqueue.stores.live import Numbers
+from nbqueue.stores.pulse import Pulse
 
 __all__ = ["MemoryStore"]
 
 T = TypeVar("T")
 
+#: The longest time between two turns of a worker that has nothing to do.
+TURN_SECONDS = 5.0
+
 
 class MemoryStore(IndexStore):
     """Jobs in this process's memory; verbs run in the caller's thread, one at a time.
 
-    The history goes into an in-memory DuckDB when somebody first asks for it, so the views are those of a file.
+    The history goes into an in-memory DuckDB when somebody first asks for it, so the views are those of a file. All
+    jobs stay in memory with all their history until they are forgotten, by hand or by ``retain``.
 
     Parameters
     ----------
@@ -41,7 +46,9 @@ class MemoryStore(IndexStore):
     def __init__(
         self, *, clock: Callable[[], float] = time.time, ticks: Callable[[], float] = time.monotonic
     ):
-        super().__init__(":memory:", clock=clock, ticks=ticks)
+        # Its workers are in this process, and take a turn every few seconds: when none does, none can.
+        pulse = Pulse(TURN_SECONDS) if ticks is time.monotonic else None
+        super().__init__(":memory:", clock=clock, ticks=ticks, pulse=pulse)
         self._lock = threading.RLock()
         self._closed = False
         self._index = Index(None, Numbers(), self._chance)
@@ -63,7 +70,10 @@ class MemoryStore(IndexStore):
                 msg = "this memory store is closed; open another with nbqueue.connect(':memory:')"
                 raise QueueUnavailable(msg)
             index = self._index
+            self._listen_again(index)
             result = verb(index)
+            if self._is_retiring:
+                self._retire(index)
             handed = self._fill_open_slots(index)
             writes = Writes.of(index)
             self._changed |= bool(writes)
@@ -77,6 +87,7 @@ class MemoryStore(IndexStore):
     def _write_out(self, index: Index) -> None:
         self._unwritten.extend(Writes.of(index))
         writes, self._unwritten = self._unwritten, Writes()
+        self._changed |= bool(writes)
         self._ledger.commit(writes)
 
     def close(self) -> None:

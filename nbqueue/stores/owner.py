@@ -1,31 +1,52 @@
 """Who owns a queue file: one process at a time, by a lock beside the file; knows no DuckDB.
 
 DuckDB's own lock does not ensure it: it is a POSIX lock, which any ``open(path).close()`` in the owning process drops.
-The flock on ``<path>.lock`` is taken before DuckDB opens the file and held to the end.
+The flock on ``<path>.lock`` is taken before DuckDB opens the file and held to the end. What the lock file says is for
+people, and for processes that want to join; the lock alone decides.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import platform
 import sys
 import time
+from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
 from nbqueue.errors import QueueUnavailable
 
-__all__ = ["Ownership", "check_path"]
+__all__ = [
+    "FileHeldError",
+    "Holder",
+    "Note",
+    "Ownership",
+    "Standing",
+    "check_file",
+    "check_folder",
+    "check_path",
+]
 
 #: Where a DuckDB file says that it is one.
 _MAGIC_AT, _MAGIC = 8, b"DUCK"
+#: What a file system says that has no locks; nothing less than a real one keeps two owners apart.
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 
 
 def check_path(path: Path) -> None:
     """Refuse a path that cannot be a queue file, before anything is written."""
+    check_folder(path)
+    check_file(path)
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a path whose folder cannot hold a queue."""
     folder = path.parent
     if not folder.is_dir():
         msg = f"the folder {folder} does not exist; make it, or name another file than {path}"
@@ -39,6 +60,10 @@ def check_path(path: Path) -> None:
             " choose another folder"
         )
         raise QueueUnavailable(msg)
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that is no queue; nobody else may be making it meanwhile."""
     if not path.exists():
         return
     if not os.access(path, os.R_OK | os.W_OK):
@@ -52,53 +77,166 @@ def check_path(path: Path) -> None:
         raise QueueUnavailable(msg)
 
 
+class Holder(NamedTuple):
+    """The process that has a queue file."""
+
+    pid: int
+    host: str
+    #: "ipykernel_launcher", "nbqueue", the name of a script.
+    program: str
+    #: "2026-03-01 06:00:12 UTC".
+    since: str
+    #: It is this process.
+    here: bool = False
+
+    def __str__(self) -> str:
+        return f"process {self.pid} ({self.program}) on {self.host} since {self.since}"
+
+    @classmethod
+    def myself(cls) -> Holder:
+        """Describe this process, as of now."""
+        script = Path(sys.argv[0] if sys.argv and sys.argv[0] not in ("", "-c", "-m") else sys.executable)
+        # python -m nbqueue
+        program = script.parent.name if script.stem == "__main__" else script.stem
+        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        return cls(os.getpid(), platform.node(), program or "python", since, here=True)
+
+
+class Standing(StrEnum):
+    """How the process that has the lock stands to others."""
+
+    #: It opens the file, or closes it: wait.
+    BUSY = "busy"
+    #: It answers at its socket.
+    SERVING = "serving"
+    #: It has the file for itself.
+    ALONE = "alone"
+
+
+class Note(NamedTuple):
+    """What a lock file says."""
+
+    holder: Holder
+    standing: Standing
+    socket: str = ""
+    #: Why it serves nobody.
+    reason: str = ""
+
+    @classmethod
+    def read(cls, file: Path) -> Note | None:
+        """Give what a lock file says; None where it says nothing, or nothing that can be read."""
+        try:
+            # What follows the first object is the rest of a longer note that is being replaced.
+            said, _ = json.JSONDecoder().raw_decode(file.read_text(encoding="utf-8"))
+            pid, host = int(said["pid"]), str(said["host"])
+            here = pid == os.getpid() and host == platform.node()
+            holder = Holder(pid, host, str(said["program"]), str(said["since"]), here)
+            return cls(holder, Standing(said["state"]), str(said["socket"]), str(said["reason"]))
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
+    def text(self) -> str:
+        """Give it as the text of a lock file."""
+        said = self.holder._asdict() | {"state": self.standing, "socket": self.socket, "reason": self.reason}
+        del said["here"]
+        return json.dumps(said) + "\n"
+
+
+class FileHeldError(QueueUnavailable):
+    """Another process has the file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    note : Note | None
+        What is known of it.
+    why : str
+        Why it cannot be joined.
+    """
+
+    def __init__(self, path: Path, note: Note | None, why: str = ""):
+        who = "another process" if note is None else str(note.holder)
+        because = f", {why}" if why else ""
+        super().__init__(
+            f"{path} is held by {who}{because}; close it there (queues.close(), or shut that kernel down),"
+            " or use another file here"
+        )
+        self.note = note
+
+
 class Ownership:
     """The lock on a queue file, with the holder's name in it."""
 
     def __init__(self, path: Path):
         self._path = path
-        self._file = path.with_name(path.name + ".lock")
-        # Any thread may close the store, so the lock must not belong to the one that opened it.
-        self._lock = FileLock(self._file, thread_local=False)
+        #: The lock file.
+        self.file = path.with_name(path.name + ".lock")
+        # Any thread may close the store, so the lock must not belong to the one that opened it. A fork's copy of it
+        # is closed by filelock, or the lock would outlive its owner.
+        self._lock = FileLock(self.file, mode=0o600, thread_local=False, fallback_to_soft=False)
+        self._holder = Holder.myself()
 
     def take(self) -> None:
-        """Become the owner, or say who is."""
+        """Become the owner.
+
+        Raises
+        ------
+        FileHeldError
+            If another process is.
+        QueueUnavailable
+            If there can be no lock.
+        """
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise QueueUnavailable(self._taken()) from None
-        except OSError as error:
-            msg = f"{self._file} cannot be locked ({error.strerror or error}); a queue needs a folder that allows it"
-            raise QueueUnavailable(msg) from error
-        holder = {
-            "pid": os.getpid(),
-            "host": platform.node(),
-            "program": Path(sys.argv[0] or sys.executable).name,
-            "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-        }
-        with contextlib.suppress(OSError):
-            # Only for people: the lock holds without it.
-            self._file.write_text(json.dumps(holder))
+            raise FileHeldError(self._path, Note.read(self.file)) from None
+        except (OSError, NotImplementedError) as error:
+            raise QueueUnavailable(self._no_lock(error)) from error
+        self._holder = Holder.myself()
+        self.tell(Standing.BUSY)
 
-    def _taken(self) -> str:
-        try:
-            holder = json.loads(self._file.read_text())
-            who = f"process {holder['pid']} ({holder['program']}) on {holder['host']} since {holder['since']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            who = "another process"
+    def _no_lock(self, error: OSError | NotImplementedError) -> str:
+        if isinstance(error, NotImplementedError) or error.errno in _NO_LOCKS:
+            return (
+                f"the file system of {self._path.parent} has no file locks, without which two processes would write"
+                f" {self._path.name} at once; keep the queue on a local disk"
+            )
+        if isinstance(error, PermissionError):
+            return f"{self.file} belongs to another user, and a queue is its user's own; name another file"
         return (
-            f"{self._path} is held by {who}; close it there (queues.close(), or shut that kernel down),"
-            " or use another file here"
+            f"{self.file} cannot be locked ({error.strerror or error}); a queue needs a folder that allows it"
         )
+
+    def tell(self, standing: Standing, *, socket: str = "", reason: str = "") -> None:
+        """Say in the lock file how this process stands to others; the lock holds without it."""
+        self._write(Note(self._holder, standing, socket, reason).text())
+
+    def _write(self, text: str) -> None:
+        data = text.encode()
+        with contextlib.suppress(OSError):
+            # In place, as the lock is on this very file, and at once: others read it at any moment.
+            descriptor = os.open(self.file, os.O_WRONLY)
+            try:
+                if hasattr(os, "fchmod"):
+                    os.fchmod(descriptor, 0o600)
+                os.write(descriptor, data)
+                os.ftruncate(descriptor, len(data))
+            finally:
+                os.close(descriptor)
+
+    def holder(self) -> Holder:
+        """Give who has it, which is this process."""
+        return self._holder
 
     def release(self, *, remove: bool = False) -> None:
         """Let the next one have it; ``remove`` leaves no lock file either, beside a file that is none of ours."""
         if not self._lock.is_locked:
             return
-        with contextlib.suppress(OSError):
-            if remove:
-                # Whoever has opened it meanwhile sees that it is gone once he has locked it, and tries again.
-                self._file.unlink()
-            else:
-                self._file.write_text("")
+        if remove:
+            # Whoever has opened it meanwhile sees that it is gone once he has locked it, and tries again.
+            with contextlib.suppress(OSError):
+                self.file.unlink()
+        else:
+            self._write("")
         self._lock.release()

@@ -14,7 +14,7 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from nbqueue.errors import NotSupported, QueueError
-from nbqueue.stores.schema import LATER_TABLES, TABLE_NAMES, VIEW_NAMES
+from nbqueue.stores.schema import TABLE_NAMES, VIEW_NAMES
 
 if TYPE_CHECKING:
     import duckdb
@@ -25,7 +25,7 @@ __all__ = ["first_line", "run_query"]
 
 _VIEWS = ", ".join(VIEW_NAMES)
 #: Whoever shadowed one of these would change what a view reads.
-_RESERVED = frozenset((*VIEW_NAMES, *TABLE_NAMES, *LATER_TABLES))
+_RESERVED = frozenset((*VIEW_NAMES, *TABLE_NAMES))
 # EXPLAIN ANALYZE runs what it explains: a COMMIT would end the read-only transaction.
 _EXPLAIN = re.compile(r"\s*explain(\s+analyze\b)?(\s*\(\s*(analyze|format)\b[\w\s,]*\))?", re.IGNORECASE)
 
@@ -110,17 +110,15 @@ def _checked(frames: Mapping[str, pd.DataFrame]) -> Mapping[str, pd.DataFrame]:
 
 
 def _statement(cursor: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
-    import duckdb
-
     statements = cursor.extract_statements(sql)
     if len(statements) != 1:
         found = f"here are {len(statements)}" if statements else "here is none"
         raise NotSupported(f"queues.sql runs one SELECT at a time; {found}")
     (statement,) = statements
-    if statement.type == duckdb.StatementType.SELECT:
+    kind = _kind(statement)
+    if kind == "SELECT":
         return statement
-    kind = statement.type.name
-    if statement.type == duckdb.StatementType.EXPLAIN:
+    if kind == "EXPLAIN":
         explained = _explained(cursor, sql)
         if explained == "SELECT":
             return statement
@@ -140,7 +138,15 @@ def _explained(cursor: duckdb.DuckDBPyConnection, sql: str) -> str:
         statements = cursor.extract_statements(sql[start.end() :]) if start else []
     except duckdb.Error:
         statements = []
-    return statements[0].type.name if len(statements) == 1 else "something else"
+    return _kind(statements[0]) if len(statements) == 1 else "something else"
+
+
+def _kind(statement: duckdb.Statement) -> str:
+    """Name the type of a statement; some have one that DuckDB's Python does not know."""
+    try:
+        return statement.type.name
+    except ValueError:
+        return "something else"
 
 
 def _plain(value: object) -> object:

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from nbqueue.jobs import State
 from nbqueue.lifecycle import STATE_AFTER, Event
 
-__all__ = ["COLUMNS", "LATER_TABLES", "SCHEMA_VERSION", "TABLES", "TABLE_NAMES", "VIEWS", "VIEW_NAMES"]
+__all__ = ["COLUMNS", "FIRST_TABLES", "SCHEMA_VERSION", "TABLES", "TABLE_NAMES", "VIEWS", "VIEW_NAMES"]
 
-#: Raised by one whenever a file made by an older nbqueue needs a migration.
-SCHEMA_VERSION = 1
+#: Raised by one, with a step in ``migrations``, whenever a file made by an older nbqueue needs one.
+SCHEMA_VERSION = 2
 
 COLUMNS: dict[str, str] = {
     "seq": "BIGINT NOT NULL",
@@ -33,7 +33,7 @@ COLUMNS: dict[str, str] = {
     # When it may run: of a dispatch with a delay, and of a retry.
     "due_us": "BIGINT",
     # The payload of a dispatch, the result of a success, the fingerprint of a failure, the text of a log chunk, the
-    # JSON of an output or of progress.
+    # JSON of an output, of progress or of what an attempt used.
     "data": "VARCHAR",
     "cause": "VARCHAR",
     "error": "VARCHAR",
@@ -117,23 +117,23 @@ TABLES: tuple[str, ...] = (
         " retry VARCHAR NOT NULL)"
     ),
     "CREATE TABLE queues (queue VARCHAR NOT NULL, paused BOOLEAN NOT NULL)",
-    "CREATE TABLE code (code VARCHAR NOT NULL, blob BLOB NOT NULL)",
+    "CREATE TABLE code (code VARCHAR NOT NULL, blob BLOB NOT NULL, put_us BIGINT)",
     (
         "CREATE TABLE workers (worker INTEGER NOT NULL, worker_id VARCHAR NOT NULL, host VARCHAR NOT NULL,"
-        " pid INTEGER NOT NULL, executor VARCHAR NOT NULL, concurrency INTEGER NOT NULL, joined_us BIGINT NOT NULL)"
+        " pid INTEGER NOT NULL, executor VARCHAR NOT NULL, concurrency INTEGER NOT NULL, joined_us BIGINT NOT NULL,"
+        " lease DOUBLE)"
+    ),
+    # A row's job is one of the ledger's; here stands only which of them the latest input has, as runs of job numbers.
+    (
+        "CREATE TABLE batches (batch_id UUID NOT NULL, key VARCHAR NOT NULL, command VARCHAR NOT NULL,"
+        " origin VARCHAR NOT NULL, head VARCHAR NOT NULL, created_us BIGINT NOT NULL, mapped_us BIGINT NOT NULL,"
+        " runs BIGINT[][] NOT NULL)"
     ),
     f"CREATE TABLE ledger ({_LEDGER})",
 )
 
-#: Came later, so that files made before have none of them: made wherever they are missing, in ``TABLES`` never.
-LATER_TABLES: dict[str, str] = {
-    # A row's job is one of the ledger's; here stands only which of them the latest input has, as runs of job numbers.
-    "batches": (
-        "CREATE TABLE IF NOT EXISTS batches (batch_id UUID NOT NULL, key VARCHAR NOT NULL, command VARCHAR NOT NULL,"
-        " origin VARCHAR NOT NULL, head VARCHAR NOT NULL, created_us BIGINT NOT NULL, mapped_us BIGINT NOT NULL,"
-        " runs BIGINT[][] NOT NULL)"
-    ),
-}
+#: Those that a queue file of any version has.
+FIRST_TABLES = frozenset(("meta", "specs", "queues", "code", "workers", "ledger"))
 
 VIEW_NAMES = ("jobs", "attempts", "events", "logs", "outputs")
 
@@ -242,6 +242,9 @@ _ATTEMPTS = f"""
            x.cause,
            x.traceback,
            x.fingerprint,
+           (u.data ->> '$.peak_memory')::BIGINT AS peak_memory,
+           (u.data ->> '$.cpu_seconds')::DOUBLE AS cpu_seconds,
+           u.data ->> '$.exit' AS exit,
            c.fence,
            c.job AS number
     FROM (SELECT job, fence, attempt, max_attempts, worker, crashes, happened_us FROM ledger WHERE event = 'claimed') c
@@ -250,6 +253,7 @@ _ATTEMPTS = f"""
     LEFT JOIN (SELECT fence, event, happened_us, started_us, crashes, cause, error, traceback,
                       CASE WHEN error IS NOT NULL THEN {_FINGERPRINT} END AS fingerprint
                FROM ledger WHERE event IN ({_CLOSING}) AND fence IS NOT NULL) x ON x.fence = c.fence
+    LEFT JOIN (SELECT fence, data FROM ledger WHERE event = 'usage') u ON u.fence = c.fence
     LEFT JOIN workers w ON w.worker = c.worker
     """
 
@@ -267,7 +271,7 @@ _EVENTS = f"""
            make_timestamptz(l.due_us) AS due_at,
            l.cause,
            l.error,
-           CASE WHEN l.event IN ('progress', 'output') THEN l.data END AS data,
+           CASE WHEN l.event IN ('progress', 'output', 'usage') THEN l.data END AS data,
            l.fence,
            l.job AS number
     FROM ledger l

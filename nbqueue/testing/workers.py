@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -88,9 +88,9 @@ class FakeWorker:
         self.called = 0
         self.join(handlers)
 
-    def join(self, handlers: Handlers = ANY) -> None:
-        """Become known."""
-        self.store.join(self.info, handlers, self._wake)
+    def join(self, handlers: Handlers = ANY, held: Collection[int] = ()) -> None:
+        """Become known, or come back with the claims of these fences."""
+        self.store.join(self.info, handlers, self._wake, held)
 
     def _wake(self, claims: Sequence[Claim]) -> None:
         self.handed += claims

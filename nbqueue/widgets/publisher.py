@@ -28,6 +28,8 @@ _log = logging.getLogger("nbqueue.widgets")
 
 #: Seconds from one refresh of a view to its next, at least.
 EVERY = 0.25
+#: Seconds that a queue which is being closed waits for the last look of a view.
+LAST_LOOK = 0.5
 #: Of one core, how much all refreshing may take.
 SHARE = 0.1
 #: Seconds until a view that could not be refreshed is tried again.
@@ -171,6 +173,24 @@ class Publisher:
         """
         self._commands.append((command, None if then is None else weakref.ref(then)))
         self._wake()
+
+    def look(self, view: View, patience: float = LAST_LOOK) -> None:
+        """Refresh a view now, and wait for that so long: what it looks at is about to go."""
+        if not self._found(view):
+            return
+        if not self._threaded or self._thread is threading.current_thread():
+            view.refresh()
+            return
+        looked = threading.Event()
+
+        def refresh() -> None:
+            try:
+                view.refresh()
+            finally:
+                looked.set()
+
+        self.submit(refresh)
+        looked.wait(patience)
 
     def _wake(self) -> None:
         with self._lock:

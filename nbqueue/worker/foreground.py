@@ -12,7 +12,7 @@ import platform
 import sys
 import threading
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from nbqueue.errors import DispatchFailed, InvalidCommand, QueueError
@@ -20,7 +20,9 @@ from nbqueue.handlers.handler import Registry
 from nbqueue.jobs import JobRecord, NewJob
 from nbqueue.running import displays
 from nbqueue.running.run import Runner, Services
+from nbqueue.slots import SlotFile
 from nbqueue.store import OUTPUT, Answer, Handlers, LogChunk, Report, ReportKind, Store, WorkerInfo
+from nbqueue.worker.options import new_slot_file
 
 __all__ = ["run_here"]
 
@@ -51,13 +53,12 @@ def run_here(store: Store, registry: Registry, job: NewJob, services: Services) 
         pid=os.getpid(),
         lease=_FOR_EVER,
     )
-    store.join(info, Handlers(), lambda _claims: None)
-    try:
+    with _seated(store, info) as slot_file:
         (claim,) = store.insert([job._replace(spec=job.spec._replace(tries=1))], worker_id=info.worker_id)
+        if slot_file is not None:
+            slot_file.begin(0, claim.fence)
         report = Runner(registry.resolve, services).begin(claim).run(_perform)
         (answer,) = _recorded(store, info.worker_id, report)
-    finally:
-        store.leave(info.worker_id)
     _replay(report.logs)
     if report.kind is not ReportKind.ENDED or not answer.done:
         reason = report.error or answer.reason or f'the handler of "{command}" has gone'
@@ -66,6 +67,21 @@ def run_here(store: Store, registry: Registry, job: NewJob, services: Services) 
         raise KeyboardInterrupt
     (record,) = store.get([job.job_id])
     return record
+
+
+@contextlib.contextmanager
+def _seated(store: Store, info: WorkerInfo) -> Iterator[SlotFile | None]:
+    """Have a worker at the store; its slot file tells when its process dies, which no lease would."""
+    slot_file = new_slot_file(store, info, 1)
+    try:
+        store.join(info, Handlers(), lambda _claims: None)
+        try:
+            yield slot_file
+        finally:
+            store.leave(info.worker_id)
+    finally:
+        if slot_file is not None:
+            slot_file.close()
 
 
 def _recorded(store: Store, worker_id: str, report: Report) -> Sequence[Answer]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import tempfile
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 
 import nbformat
 
-#: What the folder that a notebook ran in is called in its stored outputs.
-NAMED = "/data"
+#: What the folder that a notebook ran in is called in its stored outputs, and the machine.
+NAMED, MACHINE = "/data", "ada-laptop"
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -59,7 +60,10 @@ def execute(path: Path, folder: Path, *, timeout: int = 300) -> tuple[Any, Excep
         coalesce_streams=True,
     )
     said = home / "kernel.log"
-    with said.open("w", encoding="utf-8") as log:  # ipykernel greets on stderr
+    # What processes meet at in here has a short path, and nothing that others have left is there.
+    meeting = tempfile.TemporaryDirectory(prefix="nbqueue-", ignore_cleanup_errors=True)
+    with meeting as runtime, said.open("w", encoding="utf-8") as log:  # ipykernel greets on stderr
+        env["XDG_RUNTIME_DIR"] = runtime
         try:
             client.execute(cleanup_kc=True, cwd=str(folder), env=env, stderr=log)
         except (CellExecutionError, CellTimeoutError) as error:
@@ -95,4 +99,7 @@ def tidy(notebook: Any, folder: Path | None = None) -> Any:
 def _neutral(text: str, folder: Path | None) -> str:
     if folder is not None:
         text = text.replace(str(folder.resolve()), NAMED).replace(str(folder), NAMED)
+    if len(Path.home().parts) > 1:
+        text = text.replace(str(Path.home()), "~")
+    text = re.sub(rf"\bon {re.escape(platform.node())}\b", f"on {MACHINE}", text)
     return re.sub(r'[^"\'\s>]*ipykernel_\d+.(\d+\.py)', r"ipykernel/\1", text)

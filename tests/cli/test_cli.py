@@ -306,6 +306,24 @@ def test_prune_asks(here: Path) -> None:
     assert "1 job removed" in ok("prune", "--older-than", "0", "--yes").stdout
 
 
+def test_prune_by_number(here: Path) -> None:
+    """A number says how many stay; it needs no age, and does not go with states."""
+    for name in "abc":
+        ok("cancel", dispatched(name))
+    refused = run("prune", "--keep", "2000", input="n\n")
+    assert "Remove all but the latest 2,000 that ended?" in refused.stderr
+    both = run("prune", "--keep", "2000", "--older-than", "7d", input="n\n")
+    question = "Remove jobs that ended more than 7d ago, and all but the latest 2,000 that ended?"
+    assert question in both.stderr
+    assert "2 jobs removed" in ok("prune", "--keep", "1", "--yes").stdout
+    for wrong, why in (
+        (("--keep", "1,failed"), "not both"),
+        ((), "say which"),
+        (("--keep", "failed"), "say which"),
+    ):
+        assert why in run("prune", "--yes", *wrong).stderr
+
+
 def test_pause_and_resume(here: Path) -> None:
     """A paused queue hands out nothing, is shown as such, and why says so."""
     job = dispatched("import:data", "--queue", "emails")
@@ -350,7 +368,7 @@ REFUSED = {
         "--import nbq_missing: there is no module nbq_missing in",
     ),
     "no such file": (["work", "--import", "missing.py"], "--import missing.py: there is no such file in"),
-    "other executor": (["work", "--executor", "process"], "the process executor is not in this version yet"),
+    "other executor": (["work", "--executor", "dask://here"], "the dask executor is not in this version yet"),
     "no slots": (["work", "--concurrency", "0"], "concurrency cannot be 0"),
 }
 
@@ -384,6 +402,7 @@ UNKNOWN = {
         "since 'yesterday' is neither a duration nor a date",
     ),
     "negative limit": (["jobs", "--limit", "-1"], "limit must be a whole number"),
+    "huge limit": (["jobs", "--limit", "9" * 20], "limit is 1,000,000,000,000 at most; leave it out"),
 }
 
 

@@ -156,9 +156,11 @@ def test_jobs_lists_what_a_context_has() -> None:
         "capture",
         "claim",
         "dispatcher",
+        "fresh_news",
         "noticed",
         "request_stop",
         "started",
+        "stuck",
         "take_progress",
     }
 

@@ -6,9 +6,7 @@ Jobs and tests meet at named pipes, never by time, so that the same tests serve 
 from __future__ import annotations
 
 import itertools
-import logging
 import os
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,11 +21,11 @@ from nbqueue.handlers.definitions import function_handler
 from nbqueue.handlers.handler import Handler
 from nbqueue.jobs import Claim, Options, Spec
 from nbqueue.lifecycle import Outcome
-from nbqueue.running.context import Context
 from nbqueue.running.run import ERROR_MAX, Runner, Services, unstored_reason
 from nbqueue.running.tracebacks import TRACEBACK_MAX
 from nbqueue.slots import SlotFile, begun_claims
 from nbqueue.store import Report, ReportKind
+from tests.executors.jobs import JOBS, Pickled
 
 __all__ = ["Bench", "ExecutorConformance", "Meeting"]
 
@@ -58,135 +56,6 @@ class Meeting:
     def let_go(self) -> None:
         """Let the job go on; it reads to the end, since writing would break where it is stopped meanwhile."""
         self._go.open("w").close()
-
-
-# ------------------------------------------------------------------------- the jobs
-
-
-def say_there(there: str, text: str = "") -> None:
-    with Path(there).open("w") as pipe:
-        pipe.write(text or "there")
-
-
-def wait_to_go(go: str) -> None:
-    with Path(go).open() as pipe:
-        pipe.read()
-
-
-def give(value: Any) -> Any:
-    return value
-
-
-async def give_async(value: Any) -> Any:
-    import asyncio
-
-    await asyncio.sleep(0)
-    return value
-
-
-def meet(there: str, go: str) -> str:
-    say_there(there)
-    wait_to_go(go)
-    return "met"
-
-
-def note(path: str, text: str) -> None:
-    with Path(path).open("a") as file:
-        file.write(text + "\n")
-
-
-def fail(text: str) -> None:
-    raise KeyError(text)
-
-
-def leave(kind: str) -> None:
-    raise {"exit": SystemExit(3), "interrupt": KeyboardInterrupt()}[kind]
-
-
-async def leave_async(kind: str) -> None:
-    leave(kind)
-
-
-class Unspeakable(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError("no text")
-
-
-def fail_unspeakably() -> None:
-    raise Unspeakable
-
-
-def fail_unprintably() -> None:
-    raise ValueError("name \udcff.csv")
-
-
-def fail_at_length() -> None:
-    raise ValueError("x" * 10_000_000)
-
-
-def recurse(n: int = 0) -> int:
-    return recurse(n + 1) + 1
-
-
-def give_lock() -> Any:
-    return threading.Lock()
-
-
-def give_generator() -> Any:
-    return (i for i in range(3))
-
-
-class Unpicklable:
-    def __reduce__(self) -> Any:
-        raise SystemExit("cannot be taken apart")
-
-
-def give_unpicklable() -> Any:
-    return Unpicklable()
-
-
-def until_told(ctx: Context, there: str) -> str:
-    say_there(there)
-    while not ctx.should_stop():
-        pass
-    ctx.raise_if_stopped()
-    return "never"
-
-
-def talk(ctx: Context, name: str, there: str, go: str) -> None:
-    for i in range(20):
-        print(f"{name} out {i}")
-        print(f"{name} err {i}", file=sys.stderr)
-        ctx.log.info("%s log %d", name, i)
-        logging.getLogger("library").warning("%s library %d", name, i)
-        if i == 10:
-            say_there(there)
-            wait_to_go(go)
-
-
-def report_progress(ctx: Context, there: str, go: str) -> None:
-    print("half done")
-    ctx.progress(1, 2, "halfway")
-    say_there(there)
-    wait_to_go(go)
-
-
-JOBS: dict[str, Callable[..., Any]] = {
-    function.__name__: function
-    for function in (
-        *(give, give_async, meet, note, fail, leave, leave_async, fail_unspeakably, fail_unprintably),
-        *(
-            fail_at_length,
-            recurse,
-            give_lock,
-            give_generator,
-            give_unpicklable,
-            until_told,
-            talk,
-            report_progress,
-        ),
-    )
-}
 
 
 # ------------------------------------------------------------------------- the bench
@@ -524,13 +393,3 @@ class ExecutorConformance:
             assert one.run("give_async", 1).outcome is Outcome.SUCCEEDED
             assert one.executor.close(PATIENCE) == []
             one.executor.start(one.runner, one._news.set, None)
-
-
-class Pickled:
-    """Leaves a trace where it is unpickled."""
-
-    def __init__(self, path: str):
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (Path(self.path),)

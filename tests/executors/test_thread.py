@@ -23,7 +23,8 @@ from nbqueue.lifecycle import Outcome
 from nbqueue.running.context import Context, JobStopped, current
 from nbqueue.running.run import Runner
 from nbqueue.store import ReportKind
-from tests.executors.conformance import JOBS, PATIENCE, Bench, ExecutorConformance, Meeting
+from tests.executors.conformance import PATIENCE, Bench, ExecutorConformance, Meeting
+from tests.executors.jobs import JOBS
 
 #: What tests hand to jobs, by name: threads share memory.
 SHARED: dict[str, Any] = {}
@@ -458,6 +459,8 @@ def test_replaces_the_slot_of_a_job_that_cannot_be_stopped(bench: Callable[..., 
     one.executor.stop_job(stuck.fence, StopReason.CANCEL)
     (running,) = one.executor.running()
     assert running.stuck
+    (news,) = one.executor.news()
+    assert '"note":"cannot stop"' in news.progress
     assert one.run("give", 1).outcome is Outcome.SUCCEEDED
     assert len(threads("nbqueue-slot")) == 2
     assert [r.claim for r in one.executor.running()] == [stuck]

@@ -104,7 +104,7 @@ class Book:
         if worker not in self.workers:
             self.workers.append(worker)
             self.connection.execute(
-                "INSERT INTO workers VALUES (?, ?, 'host', 1, 'thread', 1, 0)",
+                "INSERT INTO workers VALUES (?, ?, 'host', 1, 'thread', 1, 0, 15.0)",
                 [len(self.workers) - 1, worker],
             )
         self.fence += 1

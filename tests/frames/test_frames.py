@@ -207,10 +207,11 @@ JOBS = {
 }
 ATTEMPTS = {
     **dict.fromkeys(("job_id", "error", "traceback"), TEXT),
-    **dict.fromkeys(("command", "queue", "outcome", "worker", "fingerprint", "cause"), "category"),
+    **dict.fromkeys(("command", "queue", "outcome", "worker", "fingerprint", "cause", "exit"), "category"),
     **dict.fromkeys(("attempt", "max_attempts"), "int64"),
     **dict.fromkeys(("claimed_at", "started_at", "finished_at"), "datetime64[us, UTC]"),
-    "run_seconds": "float64",
+    **dict.fromkeys(("run_seconds", "cpu_seconds"), "float64"),
+    "peak_memory": "Int64",
 }
 FAILURES = {
     **dict.fromkeys(("fingerprint", "error", "job_id"), TEXT),

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 import nbqueue as nbq
 from nbqueue import payload
-from nbqueue.facade import intake
+from nbqueue.facade import controls, intake
 from nbqueue.handlers.handler import Handler
 from nbqueue.handlers.registry import Call, registry
+from nbqueue.store import Selection
 from nbqueue.stores.memory import MemoryStore
 
 SOON = 20.0
@@ -645,6 +646,24 @@ def test_pruning_goes_by_age(timed: nbq.QueueManager, clock: Clock) -> None:
         timed.prune("a while")
 
 
+def test_pruning_goes_by_number(timed: nbq.QueueManager, clock: Clock) -> None:
+    """All but the latest that ended go, whatever their age; with an age what is older goes too."""
+    jobs = timed.dispatch_many([DATA] * 6)
+    for job in jobs[:5]:
+        clock.now += 60
+        job.cancel()
+    assert timed.prune(keep=5) == 0
+    assert timed.prune(keep=4) == 1
+    assert timed.prune("200s", keep=3) == 1
+    assert timed.prune("30s", keep=3) == 2
+    assert sorted(timed.jobs()["job_id"]) == sorted(map(str, jobs[4:]))
+    assert timed.prune(keep=0) == 1
+    assert timed.jobs()["job_id"].tolist() == [str(jobs[5])]
+    for wrong in (-1, True, 1 << 60):
+        with pytest.raises(nbq.InvalidCommand, match="keep must be a whole number"):
+            timed.prune(keep=wrong)
+
+
 # -- looking
 
 
@@ -763,15 +782,45 @@ def test_a_worker_serves_the_queues_it_was_given(queues: nbq.QueueManager) -> No
     assert (mine.attempt, mine.state, other.state) == (2, nbq.State.FAILED, nbq.State.PENDING)
 
 
-def test_retention_is_set_with_the_queue(tmp_path: Path) -> None:
-    """A queue that is opened with a retention forgets what ended longer ago, as soon as a worker runs."""
+def test_retention_is_set_with_the_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue that is opened with a retention forgets what ended longer ago, though nobody works on it."""
+    monkeypatch.setattr("nbqueue.stores.duckdb.IDLE_SECONDS", 0.05)
     path = tmp_path / "jobs.duckdb"
     with nbq.connect(path) as queues:
-        old = queues.dispatch(nbq.QueuedCommand("tidy:nothing"))
-        old.cancel()
+        queues.dispatch(nbq.QueuedCommand("tidy:nothing")).cancel()
     with pytest.raises(nbq.InvalidCommand, match="retention"):
         nbq.QueueConfig(path=path, retention="soon")
     with nbq.connect(nbq.QueueConfig(path=path, retention=1.0)) as queues:
-        queues.store._clock = lambda: time.time() + 10  # ten seconds later
-        queues.worker(when_empty=True).drain(10)
-        assert queues.jobs().empty
+        gone = threading.Event()
+        queues.on_change(gone.set)
+        while not queues.jobs().empty:
+            assert gone.wait(20)
+
+
+def test_number_kept_is_set_with_the_queue(tmp_path: Path) -> None:
+    """So many of the jobs that ended stay at most, the latest."""
+    path = tmp_path / "jobs.duckdb"
+    with nbq.connect(path) as queues:
+        for job in (jobs := [queues.dispatch(nbq.QueuedCommand("tidy:nothing")) for _ in range(5)]):
+            job.cancel()
+    with pytest.raises(nbq.InvalidCommand, match="keep"):
+        nbq.QueueConfig(path=path, keep=-1)
+    with nbq.connect(nbq.QueueConfig(path=path, keep=2)) as queues:
+        assert queues.jobs()["job_id"].tolist() == [str(jobs[4]), str(jobs[3])]
+
+
+def test_retry_all_leaves_room_for_others(queues: nbq.QueueManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many jobs are let run again slice by slice, each in a commit of its own, and counted together."""
+    monkeypatch.setattr(controls, "_AT_ONCE", 3)
+    slices = []
+    real = queues.store.retry
+
+    def retry(ids: list[uuid.UUID], *args: Any, **words: Any) -> Any:
+        slices.append(len(ids))
+        return real(ids, *args, **words)
+
+    queues.cancel(queues.dispatch_many([DATA] * 8))
+    monkeypatch.setattr(queues.store, "retry", retry)
+    assert queues.retry_all("cancelled") == 8
+    assert slices == [3, 3, 2]
+    assert queues.store.find(Selection(states=(nbq.State.CANCELLED,))) == []

@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -397,3 +398,22 @@ def test_equal_receipts_are_of_one_job(queues: nbq.QueueManager) -> None:
     assert len({first, same, second}) == 2
     assert first != second
     assert first != str(first)
+
+
+def test_it_follows_a_queue_that_is_opened_again(tmp_path: Path) -> None:
+    """A receipt and a batch from before go on working once their file is open here again, however it was closed."""
+
+    @nbq.command("receipt:double")
+    def double(number: int) -> int:
+        return 2 * number
+
+    queues = nbq.connect(tmp_path / "jobs.duckdb")
+    receipt = queues.dispatch(nbq.QueuedCommand("receipt:double").with_args([3]))
+    batch = queues.map("receipt:double", [1, 2])
+    queues.close()
+    with pytest.raises(nbq.QueueUnavailable, match=r"nbqueue\.connect\("):
+        _ = receipt.state
+    with nbq.connect(":memory:"), nbq.connect(tmp_path / "jobs.duckdb") as again, again.worker():
+        assert receipt.result(SOON) == 6
+        assert batch.wait(timeout=SOON).results().tolist() == [2, 4]
+        assert queues.closed

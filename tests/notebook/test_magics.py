@@ -70,6 +70,18 @@ def test_load_says_where(shell: InteractiveShell, tmp_path: Path, capsys: pytest
     assert worker.queues is None
 
 
+def test_doctor_says_what_is_wrong(loaded: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+    """%nbq doctor looks at the queue that is open here, with a line for each finding."""
+    nbq_(loaded, "dispatch nobody:knows")
+    capsys.readouterr()
+    assert nbq_(loaded, "doctor") is None
+    *lines, summary = capsys.readouterr().out.splitlines()
+    (wrong,) = [line for line in lines if line.startswith("WRONG")]
+    assert wrong.split()[:2] == ["WRONG", "handlers"]
+    assert 'no handler for "nobody:knows"' in wrong
+    assert summary.startswith("1 wrong, ")
+
+
 def test_load_without_autostart(shell: InteractiveShell) -> None:
     """NBQueue.autostart = False opens the queue and starts nothing."""
     shell.config.NBQueue.autostart = False
@@ -104,6 +116,19 @@ def test_load_takes_the_queue_that_is_there(shell: InteractiveShell, tmp_path: P
         assert queues.workers() == []
         assert not queues.closed
     assert not (tmp_path / "nbqueue.duckdb").exists()
+
+
+def test_receipts_outlive_a_reload(loaded: InteractiveShell) -> None:
+    """What was dispatched before ``%reload_ext`` can be waited for after it."""
+    receipt = loaded.run_line_magic("nbq", "dispatch later:defined")
+    loaded.run_line_magic("reload_ext", "nbqueue")
+    assert receipt.state == "pending"
+
+    @nbq.command("later:defined")
+    def later() -> str:
+        return "defined"
+
+    assert receipt.result(30) == "defined"
 
 
 def test_unload_lets_go(loaded: InteractiveShell) -> None:
@@ -254,7 +279,7 @@ def test_config(loaded: InteractiveShell, tmp_path: Path, capsys: pytest.Capture
 
 def test_config_that_cannot_be(loaded: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
     """What cannot be is a sentence: the worker goes on, and so does the queue, with the jobs that run on it."""
-    loaded.run_line_magic("config", "NBQueue.executor = 'process'")
+    loaded.run_line_magic("config", "NBQueue.executor = 'dask://here'")
     assert "not in this version yet" in capsys.readouterr().err
     assert len(nbq.manager().workers()) == 1
     loaded.run_line_magic("config", "NBQueue.executor = 'thread'")
@@ -271,6 +296,12 @@ def test_config_that_cannot_be(loaded: InteractiveShell, capsys: pytest.CaptureF
     loaded.run_line_magic("config", "NBQueue.default_queue = 'imports'")
     assert capsys.readouterr().err == ""
     assert nbq_(loaded, "dispatch greet").queue == "imports"
+
+
+def test_work_in_processes(loaded: InteractiveShell) -> None:
+    """``%nbq work --executor process`` starts a worker whose jobs run in child processes."""
+    nbq_(loaded, "work --executor process --concurrency 2")
+    assert [worker.executor for worker in nbq.manager().workers()] == ["process"]
 
 
 def test_plot(loaded: InteractiveShell) -> None:
@@ -291,7 +322,7 @@ WRONG = {
     "unknown queue": ("jobs --queue nope", 'queue "nope" does not exist'),
     "unknown state": ("jobs --state faild", 'did you mean "failed"?'),
     "unknown subcommand": ("dispach", "No such command 'dispach'"),
-    "executor": ("work --executor process", "not in this version yet"),
+    "executor": ("work --executor dask://here", "not in this version yet"),
     "quote": ("dispatch 'greet", "No closing quotation"),
     "writing": ("sql delete from jobs", ""),
 }

@@ -327,6 +327,7 @@ def test_recovery(opened: Callable[[], DuckDBStore], clock: FakeClock) -> None:
     assert store.slot_folder is not None
     slots = SlotFile(store.slot_folder / "w1.slots", 4)
     slots.begin(2, claims[0].fence)
+    slots.unlock()
     crash(store)
     again = opened()
     told = [(i.job_id, i.command, i.worker, i.attempt, i.begun) for i in again.interrupted]
@@ -350,7 +351,9 @@ def test_third_death_fails(opened: Callable[[], DuckDBStore], clock: FakeClock) 
     for n in range(3):
         claim = FakeWorker(store, f"w{n}").take_one()
         assert store.slot_folder is not None
-        SlotFile(store.slot_folder / f"w{n}.slots", 1).begin(0, claim.fence)
+        slots = SlotFile(store.slot_folder / f"w{n}.slots", 1)
+        slots.begin(0, claim.fence)
+        slots.unlock()
         crash(store)
         store = opened()
     record = get(store, job)
@@ -413,7 +416,7 @@ def test_second_process_is_refused(opened: Callable[[], DuckDBStore], path: Path
     shutil.copy(path, path.with_name("copy.duckdb"))
     path.open("rb").close()
     said = try_elsewhere(path)
-    assert f"process {os.getpid()} ({Path(sys.argv[0]).name})" in said
+    assert f"process {os.getpid()} (" in said
     assert "close it there" in said
     store.close()
     assert try_elsewhere(path) == ""
@@ -477,7 +480,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "not DuckDB": (lambda p: p.write_bytes(b"id,name\n" * 9_000), "is not a DuckDB database"),
     "short": (lambda p: p.write_bytes(b"x"), "is not a DuckDB database"),
     "empty": (lambda p: p.touch(), "is empty"),
-    "damaged": (lambda p: p.write_bytes(bytes(8) + b"DUCK" + bytes(9_000)), "cannot be opened|not a DuckDB"),
+    "damaged": (lambda p: p.write_bytes(bytes(8) + b"DUCK" + bytes(9_000)), "is damaged: .*put a copy back"),
     "foreign": (lambda p: foreign(p, "CREATE TABLE sales (x INT)"), "tables of its own \\(sales\\)"),
     "foreign ledger": (lambda p: foreign(p, "CREATE TABLE ledger (x INT)"), "tables of its own \\(ledger\\)"),
     "foreign meta": (
@@ -737,9 +740,11 @@ def test_broken_for_good(
     commits.fail = 1
     with monkeypatch.context() as patch:
         patch.setattr(
-            Ledger, "prepare", lambda _self: (_ for _ in ()).throw(duckdb.IOException("IO Error: gone"))
+            Ledger, "prepare", lambda _self: (_ for _ in ()).throw(QueueUnavailable("it is another's"))
         )
-        with pytest.raises(QueueUnavailable, match=r"gone.*everything acknowledged is in it.*open it again"):
+        with pytest.raises(
+            QueueUnavailable, match=r"another's.*everything acknowledged is in it.*open it again"
+        ):
             store.insert([new_job(clock)])
     assert store.broken
     with pytest.raises(QueueUnavailable, match="cannot be written any more"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -16,12 +17,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from nbqueue.jobs import Claim, NewJob, State
 from nbqueue.lifecycle import Outcome
 from nbqueue.retry import RetryPolicy
-from nbqueue.store import ReportKind, Selection
+from nbqueue.slots import SlotFile
+from nbqueue.store import Report, ReportKind, Selection
 from nbqueue.stores.duckdb import DuckDBStore
 from nbqueue.stores.memory import MemoryStore
 from nbqueue.testing import FakeClock, FakeWorker, new_job
 
 TRIES, BACKOFF, LEASE = 2, 10.0, 30.0
+SLOTS = 1_000
 Picks = st.integers(0, 10_000)
 
 
@@ -35,14 +38,19 @@ class Model:
         self.due = job.due_at or 0.0
         self.stopping = self.held = False
         self.claim: Claim | None = None
+        #: Its worker has started it: known where there are slot files.
+        self.begun = False
+        self.ends = 0
 
     def back(self, *, counts: bool = False, due: float = 0.0) -> None:
         """It waits again."""
-        self.state, self.claim, self.due = State.PENDING, None, due
+        self.state, self.claim, self.due, self.begun = State.PENDING, None, due, False
         self.attempt -= not counts
 
     def over(self, state: State) -> None:
         """It has ended."""
+        self.ends += 1
+        self.begun = False
         self.state, self.claim, self.stopping, self.held, self.due = state, None, False, False, 0.0
 
     def lose(self, *, begun: bool) -> None:
@@ -58,7 +66,7 @@ class Model:
 
 
 class StoreAgainstModel(RuleBasedStateMachine):
-    """Dispatch, claim, end, give back, cancel, retry, forget, fall silent, die."""
+    """Dispatch, claim, end, give back, cancel, retry, forget, fall silent, come back, say it again, die."""
 
     durable = False
 
@@ -69,6 +77,12 @@ class StoreAgainstModel(RuleBasedStateMachine):
         self.cards: dict[UUID, Model] = {}
         self.gone: list[NewJob] = []
         self.old_claims: list[Claim] = []
+        #: Reports that were taken, and the jobs that they were about.
+        self.said: list[tuple[Report, NewJob]] = []
+        #: Workers whose owner died and who have not come back, and until when they may.
+        self.away: dict[str, FakeWorker] = {}
+        self.away_until = 0.0
+        self.files: dict[str, SlotFile] = {}
         self.order = self.names = self.fence = 0
         self.store = self.open()
         self.workers: list[FakeWorker] = []
@@ -81,9 +95,15 @@ class StoreAgainstModel(RuleBasedStateMachine):
         self.names += 1
         worker = FakeWorker(self.store, f"w{self.names}", lease=LEASE, concurrency=2)
         self.workers.append(worker)
+        if self.durable:
+            file = self.folder / "jobs.duckdb.slots" / f"{worker.info.worker_id}.slots"
+            self.files[worker.info.worker_id] = SlotFile(file, SLOTS)
         return worker
 
     def teardown(self) -> None:
+        self.check_ends()
+        for file in self.files.values():
+            file.close()
         self.store.close()
         shutil.rmtree(self.folder)
 
@@ -100,7 +120,20 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
     def holder(self, card: Model) -> FakeWorker:
         record = self.store.get([card.job.job_id])[0]
-        return next(worker for worker in self.workers if worker.info.worker_id == record.worker)
+        here = {worker.info.worker_id: worker for worker in self.workers}
+        return {**here, **self.away}[record.worker]
+
+    def held_by(self, worker: FakeWorker) -> list[Model]:
+        """What a worker has, in the order it got it."""
+        held = [c for c in self.cards.values() if c.claim and self.holder(c) is worker]
+        return sorted(held, key=lambda c: c.claim.fence if c.claim else 0)
+
+    def lose_all(self, worker: FakeWorker, held: list[Model]) -> None:
+        """A worker has died, or seems to: who is blamed is in its slot file, or guessed where there is none."""
+        for i, card in enumerate(held):
+            assert card.claim
+            self.old_claims.append(card.claim)
+            card.lose(begun=card.begun if self.durable else i < worker.info.concurrency)
 
     # -- what happens
 
@@ -131,16 +164,50 @@ class StoreAgainstModel(RuleBasedStateMachine):
     def claim(self, slots: int, n: int) -> None:
         """A worker gets exactly the first that may run."""
         worker = self.workers[n % len(self.workers)]
-        holds = sum(c.claim is not None and self.holder(c) is worker for c in self.cards.values())
-        expected = self.claimable()[: max(0, slots - holds)]
+        expected = self.claimable()[: max(0, slots - len(self.held_by(worker)))]
         claims = worker.take(slots)
         assert [claim.job_id for claim in claims] == [card.job.job_id for card in expected]
         for card, claim in zip(expected, claims, strict=True):
-            assert claim.fence > self.fence
-            self.fence = claim.fence
-            card.state, card.claim, card.due = State.RUNNING, claim, 0.0
-            card.attempt += 1
-            assert (claim.attempt, claim.max_attempts) == (card.attempt, card.base + TRIES)
+            self.give(card, claim)
+
+    def give(self, card: Model, claim: Claim) -> None:
+        """A worker has got a job."""
+        assert claim.fence > self.fence
+        self.fence = claim.fence
+        card.state, card.claim, card.due = State.RUNNING, claim, 0.0
+        card.attempt += 1
+        assert (claim.attempt, claim.max_attempts) == (card.attempt, card.base + TRIES)
+
+    @rule(n=Picks, lost=st.booleans())
+    def dispatch_for(self, n: int, lost: bool) -> None:
+        """A job is dispatched for one worker, perhaps with its answer lost and the worker back after that."""
+        worker = self.workers[n % len(self.workers)]
+        self.order += 1
+        policy = RetryPolicy(backoff=(BACKOFF,))
+        card = Model(new_job(self.clock, tries=TRIES, retry=policy), self.order)
+        self.cards[card.job.job_id] = card
+        claims = self.store.insert([card.job], worker.info.worker_id)
+        if lost:
+            held = [c.claim for c in self.held_by(worker) if c.claim]
+            worker.join(held=[claim.fence for claim in held])
+            assert self.store.get([card.job.job_id])[0].state is State.PENDING
+            self.fence = claims[0].fence
+            self.old_claims += claims
+            claims = self.store.insert([card.job], worker.info.worker_id)
+        else:
+            assert self.store.insert([card.job], worker.info.worker_id) == claims
+        self.give(card, claims[0])
+
+    @precondition(lambda self: self.durable)
+    @rule(n=Picks)
+    def begin(self, n: int) -> None:
+        """A worker starts what it has."""
+        card = self.pick(n, lambda c: c.claim is not None and not c.begun)
+        if card is None:
+            return
+        assert card.claim
+        self.files[self.holder(card).info.worker_id].begin(card.order % SLOTS, card.claim.fence)
+        card.begun = True
 
     @rule(n=Picks, outcome=st.sampled_from(Outcome))
     def end(self, n: int, outcome: Outcome) -> None:
@@ -150,7 +217,9 @@ class StoreAgainstModel(RuleBasedStateMachine):
             return
         assert card.claim
         self.old_claims.append(card.claim)
-        assert self.holder(card).end(card.claim, outcome, error="E").done
+        self.report(
+            card, Report(card.claim, ReportKind.ENDED, outcome, finished_at=self.clock.time(), error="E")
+        )
         if outcome is Outcome.SUCCEEDED:
             card.over(State.SUCCEEDED)
         elif outcome is Outcome.CANCELLED or (card.stopping and outcome is not Outcome.STUCK):
@@ -160,6 +229,19 @@ class StoreAgainstModel(RuleBasedStateMachine):
         else:
             card.back(counts=True, due=self.clock.time() + BACKOFF)
 
+    def report(self, card: Model, report: Report) -> None:
+        """Its worker says that it is over."""
+        assert self.holder(card).turn(report).answers[0].done
+        self.said.append((report, card.job))
+
+    @precondition(lambda self: self.said)
+    @rule(n=Picks, m=Picks)
+    def say_again(self, n: int, m: int) -> None:
+        """The answer to a report was lost: it is taken as before, and nothing comes of it."""
+        report, job = self.said[n % len(self.said)]
+        (answer,) = self.workers[m % len(self.workers)].turn(report).answers
+        assert answer.done == (job.job_id in self.cards)
+
     @rule(n=Picks, refused=st.booleans())
     def give_back(self, n: int, refused: bool) -> None:
         """A worker gives a job back, or may not run it."""
@@ -168,8 +250,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
             return
         assert card.claim
         self.old_claims.append(card.claim)
-        kind = ReportKind.REFUSED if refused else ReportKind.RELEASED
-        assert self.holder(card).say(card.claim, kind).done
+        self.report(card, Report(card.claim, ReportKind.REFUSED if refused else ReportKind.RELEASED))
         if card.stopping:
             card.over(State.CANCELLED)
         else:
@@ -181,7 +262,8 @@ class StoreAgainstModel(RuleBasedStateMachine):
     def come_late(self, n: int, outcome: Outcome, m: int) -> None:
         """A report under an old claim changes nothing, whoever brings it."""
         claim = self.old_claims[n % len(self.old_claims)]
-        assert not self.workers[m % len(self.workers)].end(claim, outcome, result="late").done
+        late = self.workers[m % len(self.workers)].end(claim, outcome, result="late", error="late")
+        assert not late.done
 
     @rule(n=Picks)
     def cancel(self, n: int) -> None:
@@ -231,27 +313,51 @@ class StoreAgainstModel(RuleBasedStateMachine):
         self.clock.advance(seconds)
         for worker in self.workers:
             worker.turn()
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Who has not come back within its lease is not waited for any longer."""
+        if self.clock.ticks() > self.away_until:
+            lost = [(worker, self.held_by(worker)) for worker in self.away.values()]
+            self.away = {}
+            for worker, held in lost:
+                self.lose_all(worker, held)
 
     @rule(n=Picks)
     def fall_silent(self, n: int) -> None:
         """A worker is not heard of for longer than its lease, and another is hired."""
-        silent = self.workers.pop(n % len(self.workers))
-        held = [
-            c
-            for c in self.cards.values()
-            if c.claim and self.store.get([c.job.job_id])[0].worker == silent.info.worker_id
-        ]
-        held.sort(key=lambda c: c.claim.fence if c.claim else 0)
+        silent = self.workers[n % len(self.workers)]
+        held = self.held_by(silent)
+        self.workers.remove(silent)
         for _ in range(2):
             self.clock.advance(LEASE * 0.6)
             self.hire() if not self.workers else None
             for worker in self.workers:
                 worker.turn()
-        for i, card in enumerate(held):
-            assert card.claim
-            self.old_claims.append(card.claim)
-            card.lose(begun=i < silent.info.concurrency)
+        self.lose_all(silent, held)
+        self.give_up()
         assert silent.turn().expired
+
+    @rule(n=Picks, knows=st.lists(st.booleans(), min_size=12, max_size=12))
+    def come_back(self, n: int, knows: list[bool]) -> None:
+        """A worker lost its connection, or its owner: it keeps what it knows of, and the rest waits again."""
+        everybody = [*self.workers, *self.away.values()]
+        worker = everybody[n % len(everybody)]
+        held = self.held_by(worker)
+        kept = [c for i, c in enumerate(held) if knows[i % len(knows)]]
+        old = [claim.fence for claim in self.old_claims[:2]]
+        fences = [card.claim.fence for card in kept if card.claim]
+        worker.join(held=[*fences, *old])
+        if self.away.pop(worker.info.worker_id, None):
+            self.workers.append(worker)
+        for card in held:
+            if card not in kept:
+                assert card.claim
+                self.old_claims.append(card.claim)
+                card.over(State.CANCELLED) if card.stopping else card.back()
+        assert set(worker.turn().cancels) == {c.claim.fence for c in kept if c.claim and c.stopping} | set(
+            old
+        )
 
     @rule(n=Picks)
     def leave(self, n: int) -> None:
@@ -266,16 +372,38 @@ class StoreAgainstModel(RuleBasedStateMachine):
             gone.leave()
 
     @precondition(lambda self: self.durable)
-    @rule(clean=st.booleans())
-    def die(self, clean: bool) -> None:
-        """The process ends, in order or not, and the next one opens the file."""
+    @rule(clean=st.booleans(), lives=st.lists(st.booleans(), min_size=4, max_size=4))
+    def die(self, clean: bool, lives: list[bool]) -> None:
+        """The owner ends, in order or not, and the next one opens the file; some of the workers die with it."""
+        everybody = [*self.workers, *self.away.values()]
+        held = {worker.info.worker_id: self.held_by(worker) for worker in everybody}
+        self.workers, self.away = [], {}
+        for i, worker in enumerate(everybody):
+            name = worker.info.worker_id
+            if lives[i % len(lives)] and held[name]:
+                self.away[name] = worker
+            else:
+                self.files[name].unlock()
+                self.lose_all(worker, held[name])
         self.reopen(clean=clean)
-        for card in self.cards.values():
-            if card.claim:
-                self.old_claims.append(card.claim)
-                card.lose(begun=False)
-        self.workers = []
+        self.away_until = self.clock.ticks() + LEASE
+        for worker in self.away.values():
+            worker.store = self.store
         self.hire()
+
+    @precondition(lambda self: self.durable)
+    @rule(n=Picks)
+    def kill(self, n: int) -> None:
+        """A worker's process dies, and its connection ends."""
+        everybody = [*self.workers, *self.away.values()]
+        worker = everybody[n % len(everybody)]
+        held, name = self.held_by(worker), worker.info.worker_id
+        self.files[name].unlock()
+        assert self.store.bury([name]) == [name]
+        if not self.away.pop(name, None):
+            self.workers.remove(worker)
+        self.lose_all(worker, held)
+        self.hire() if not self.workers else None
 
     def reopen(self, *, clean: bool) -> None:
         raise NotImplementedError
@@ -300,6 +428,14 @@ class StoreAgainstModel(RuleBasedStateMachine):
         )
         assert self.store.get([job.job_id for job in self.gone]) == []
 
+    def check_ends(self) -> None:
+        """Every job has ended as often as it was let run, and no more."""
+        frame = self.store.query(
+            "SELECT job_id, count(*) AS n FROM events WHERE event IN ('succeeded', 'failed', 'cancelled') GROUP BY ALL"
+        )
+        ended = {UUID(str(job_id)): int(n) for job_id, n in zip(frame["job_id"], frame["n"], strict=True)}
+        assert ended == {job_id: card.ends for job_id, card in self.cards.items() if card.ends}
+
 
 class DurableAgainstModel(StoreAgainstModel):
     """The same with a file, and deaths."""
@@ -323,6 +459,8 @@ class DurableAgainstModel(StoreAgainstModel):
 
 
 TestMemory = StoreAgainstModel.TestCase
-TestMemory.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+#: How many stories, in parts of the usual number.
+SIZE = float(os.environ.get("NBQUEUE_STORIES", "1"))
+TestMemory.settings = settings(max_examples=round(20 * SIZE), stateful_step_count=30, deadline=None)
 TestDuckDB = DurableAgainstModel.TestCase
-TestDuckDB.settings = settings(max_examples=12, stateful_step_count=30, deadline=None)
+TestDuckDB.settings = settings(max_examples=round(12 * SIZE), stateful_step_count=30, deadline=None)

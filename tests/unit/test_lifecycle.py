@@ -276,8 +276,9 @@ def test_every_flag_meets_every_happening(flag: str) -> None:
 
 
 def test_every_event_is_placed() -> None:
-    """An event moves a job to a state, or is one of the four that only say something."""
-    assert set(Event) - set(LIFECYCLE_EVENTS) == {Event.STALE, Event.PROGRESS, Event.LOG, Event.OUTPUT}
+    """An event moves a job to a state, or is one of the five that only say something."""
+    telling = {Event.STALE, Event.PROGRESS, Event.LOG, Event.OUTPUT, Event.USAGE}
+    assert set(Event) - set(LIFECYCLE_EVENTS) == telling
     reached = {case.event for case in TABLE.values()} - {None}
     assert reached == {*LIFECYCLE_EVENTS, Event.STALE} - {Event.DISPATCHED}
 

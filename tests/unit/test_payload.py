@@ -248,6 +248,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.fuzz
 @given(values)
 def test_what_goes_in_comes_out(value):
     """decode(encode(x)) equals x and has its types, recursively, and the text can be stored as UTF-8."""
@@ -256,6 +257,7 @@ def test_what_goes_in_comes_out(value):
     assert same(decode(text), value)
 
 
+@pytest.mark.fuzz
 @given(st.sets(st.integers() | strings | st.dates()) | st.frozensets(hashables, max_size=3))
 def test_sets_come_back(value):
     """A set and a frozenset come back with the elements and the type that they had."""
@@ -264,6 +266,7 @@ def test_sets_come_back(value):
     assert again == value
 
 
+@pytest.mark.fuzz
 @given(st.lists(values, max_size=3).map(tuple), st.dictionaries(strings, values, max_size=3))
 def test_calls_come_back(args, kwargs):
     """Positional and keyword arguments come back as they went, whatever the keywords are called."""
@@ -724,6 +727,7 @@ def test_a_foreign_pickle_does_nothing(key, context, tmp_path):
     assert target.exists()  # so it was the signature that kept it from happening
 
 
+@pytest.mark.fuzz
 @given(st.data())
 def test_a_changed_byte_is_noticed(data):
     """Whatever byte of signed data, of code or of a pickle is changed, none of it is decoded."""

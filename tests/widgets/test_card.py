@@ -419,6 +419,23 @@ def test_closed(queues: nbq.QueueManager) -> None:
     assert not card.card["live"]
 
 
+def test_closed_after_its_job_ended(queues: nbq.QueueManager) -> None:
+    """A card shows how its job ended while its queue was being closed."""
+    began, go = threading.Event(), threading.Event()
+
+    @nbq.job
+    def work() -> None:
+        began.set()
+        go.wait(PATIENCE)
+
+    queues.worker().start()
+    card = card_of(queues, work.dispatch())
+    assert began.wait(PATIENCE)
+    go.set()
+    queues.close()
+    assert card.card["state"] == "succeeded"
+
+
 def test_elsewhere(queues: nbq.QueueManager) -> None:
     """Outside of a notebook there is no card, and IPython is told to show the text."""
 

@@ -332,6 +332,19 @@ def test_closed_queue_is_stored_as_it_was_last(queues: QueueManager, monkeypatch
     seat.panel.close()
 
 
+def test_closed_queue_is_looked_at_a_last_time(queues: QueueManager) -> None:
+    """What was said and done since the last look is shown, though the queue was closed before the next was due."""
+    seat = Seat(queues)
+    job_id = dispatch(queues, "late")
+    assert seat.seen()["jobs"]["order"] == []
+    queues.close()
+    assert seat.seen()["jobs"]["order"] == [job_id]
+    seat.step()
+    assert seat.seen()["notice"]["level"] == "closed"
+    assert seat.seen()["jobs"]["order"] == [job_id]
+    seat.panel.close()
+
+
 def test_closed_panel_is_dropped(seat: Seat) -> None:
     """A panel whose comm was closed is neither refreshed nor told of changes."""
     seat.panel.close()

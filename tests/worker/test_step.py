@@ -6,7 +6,7 @@ import logging
 import types
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -146,10 +146,16 @@ class Unreliable(MemoryStore):
             raise self.error
         return turn
 
-    def join(self, worker: WorkerInfo, handlers: Handlers, wake: Callable[[Sequence[Claim]], None]) -> None:
+    def join(
+        self,
+        worker: WorkerInfo,
+        handlers: Handlers,
+        wake: Callable[[Sequence[Claim]], None],
+        held: Collection[int] = (),
+    ) -> None:
         if self.fails == "join":
             raise self.error
-        super().join(worker, handlers, wake)
+        super().join(worker, handlers, wake, held)
 
 
 class Desk:
@@ -274,7 +280,7 @@ def test_is_handed_jobs_for_open_slots(desk: Desk) -> None:
 def test_begins_in_the_order_of_claims(desk: Desk) -> None:
     """What was handed over in between and what the turn gave begin in the order in which they were claimed."""
     worker, executor = desk.worker(slots=1)
-    worker._prefetch._mean = 0.005
+    worker._turns._prefetch._mean = 0.005
     worker.step()
     first = desk.new("note", 1)
     real = desk.store.turn
@@ -290,7 +296,7 @@ def test_begins_in_the_order_of_claims(desk: Desk) -> None:
 
     second: list[uuid.UUID] = []
     desk.store.turn = turn  # type: ignore[method-assign]
-    worker._called = True
+    worker._turns.called = True
     worker.step()
     executor.run()
     assert desk.calls == [1, 2]
@@ -435,9 +441,9 @@ def test_cancels_a_running_job(desk: Desk) -> None:
     job = desk.dispatch("obey")
     worker, executor = desk.worker()
     worker.step()
-    worker._wakeup.clear()
+    worker._turns.wakeup.clear()
     desk.store.cancel([job])
-    assert worker._wakeup.is_set()
+    assert worker._turns.wakeup.is_set()
     assert desk.record(job).cancelling
     worker.step()
     assert executor.running()[0].stopping is StopReason.CANCEL
@@ -450,7 +456,7 @@ def test_cancels_a_running_job(desk: Desk) -> None:
 def test_cancels_a_job_that_was_only_claimed_ahead(desk: Desk) -> None:
     """A job that waits behind others in the worker's hands is given back, which ends it; it never runs."""
     worker, executor = desk.worker(slots=1)
-    worker._prefetch._mean = 0.005
+    worker._turns._prefetch._mean = 0.005
     first, second, third = (desk.dispatch("note", i) for i in range(3))
     worker.step()
     assert executor.waiting() == 2
@@ -483,7 +489,7 @@ def test_replaces_slots_of_jobs_that_cannot_be_stopped(desk: Desk) -> None:
     executor.run()
     worker.step()
     assert desk.states([stuck, after]) == [State.FAILED, State.SUCCEEDED]
-    assert worker._slots(set()) <= 1 + worker._prefetch.ahead
+    assert worker._turns.slots(set()) <= 1 + worker._turns._prefetch.ahead
 
 
 # ------------------------------------------------------------------------- claiming ahead
@@ -505,7 +511,7 @@ def test_gives_back_what_waits_behind_long_jobs(desk: Desk) -> None:
     """What was claimed ahead goes back when the jobs before it turn out to be long; its attempt is not spent."""
     desk.insert([desk.new("note", i) for i in range(10)])
     worker, executor = desk.worker(slots=2)
-    worker._prefetch._mean = 0.01
+    worker._turns._prefetch._mean = 0.01
     worker.step()
     waiting = [claim.job_id for claim in executor.todo]
     assert len(waiting) == 8
@@ -797,7 +803,7 @@ def test_gives_back_what_it_holds_when_it_stops(desk: Desk) -> None:
     """What has ended is reported, what runs and what waits is given back with its attempt, and the seat is free."""
     jobs = desk.insert([desk.new("note", i) for i in range(6)])
     worker, executor = desk.worker(slots=2)
-    worker._prefetch._mean = 0.03
+    worker._turns._prefetch._mean = 0.03
     worker.step()
     executor.run(1)
     worker.stop(0.0)
@@ -835,9 +841,9 @@ def test_leaves_jobs_of_unknown_handlers_in_their_queue(desk: Desk) -> None:
     worker.step()
     assert desk.events(job) == ["dispatched"]
     assert "no handler" in desk.store.explain(job)
-    worker._wakeup.clear()
+    worker._turns.wakeup.clear()
     desk.define("later", desk.calls.append)
-    assert worker._wakeup.is_set()
+    assert worker._turns.wakeup.is_set()
     worker.step()
     executor.run()
     worker.step()
@@ -936,9 +942,9 @@ def test_asks_again_for_code_that_could_not_be_fetched(desk: Desk) -> None:
     def fail(_code: str) -> bytes | None:
         raise QueueUnavailable("not now")
 
-    worker._trusted._fetch = fail
+    worker._turns.known.trusted._fetch = fail
     worker.step()
-    worker._trusted._fetch = desk.store.get_code
+    worker._turns.known.trusted._fetch = desk.store.get_code
     for _ in range(3):
         desk.clock.advance(5.0)
         worker.step()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -53,38 +52,6 @@ def queues(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[nbq.Queue
 
 def numbers(first: int, last: int, command: str = "stress:count") -> list[nbq.QueuedCommand]:
     return [nbq.QueuedCommand(command).with_args([i]) for i in range(first, last)]
-
-
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-@pytest.mark.skipif(
-    not Path("/proc/self/fd").exists(), reason="counts file descriptors in /proc, which is not here"
-)
-def test_200_starts_and_stops_leak_nothing(queues: nbq.QueueManager) -> None:
-    """No thread, file descriptor or slot file is left of 200 workers, half of which were used."""
-    kept = []
-
-    def start_and_stop(i: int) -> None:
-        worker = queues.worker(concurrency=2).start()
-        if i % 2:
-            queues.dispatch_many([*numbers(i, i + 1), *numbers(i, i + 1, "stress:async")])[-1].wait(20)
-        worker.stop()
-        kept.append(worker)
-
-    for i in range(5):
-        start_and_stop(i)
-    gc.collect()
-    threads, files = set(threading.enumerate()), descriptors()
-    for i in range(200):
-        start_and_stop(i)
-    gc.collect()
-    assert {thread.name for thread in set(threading.enumerate()) - threads} == set()
-    assert descriptors() <= files
-    folder = queues.store.slot_folder  # type: ignore[attr-defined]
-    assert folder is None or not list(folder.iterdir())
-    assert queues.store.workers() == []
 
 
 def test_one_worker_starts_and_stops_many_times(queues: nbq.QueueManager) -> None:

@@ -71,6 +71,9 @@ class BatchProgress(NamedTuple):
 class BatchSource(Source, Protocol):
     """Where a batch asks; raises ``QueueUnavailable`` once it is closed."""
 
+    def heir(self) -> BatchSource:
+        """Give where to ask from now on: here, unless this was closed and its queue was opened again."""
+
     @property
     def live(self) -> Live:
         """What is known only in this process."""
@@ -101,16 +104,21 @@ class Batch:
     [2, 4, 6]
     """
 
-    __slots__ = ("__weakref__", "_batch", "_dispatched", "_source", "_total", "_values")
+    __slots__ = ("__weakref__", "_asked", "_batch", "_dispatched", "_total", "_values")
 
     def __init__(self, source: BatchSource, batch: BatchRecord, dispatched: int | None = None) -> None:
-        self._source = source
+        self._asked = source
         self._batch = batch
         # It is a sum over all runs of it, and asked for often.
         self._total = batch.total
         self._dispatched = dispatched
         # What no store can keep comes here, as long as somebody holds this.
         self._values = source.live.row_values(batch.batch_id)
+
+    @property
+    def _source(self) -> BatchSource:
+        self._asked = self._asked.heir()
+        return self._asked
 
     # -- what is known without asking
 

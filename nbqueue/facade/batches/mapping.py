@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -14,11 +13,11 @@ from nbqueue.facade.batches import accessor
 from nbqueue.facade.batches.batch import Batch
 from nbqueue.facade.batches.tables import Arguments, Table, label_text, read_table
 from nbqueue.facade.dispatching import Dispatching
-from nbqueue.facade.intake import Calls, encode_arguments, prepare
+from nbqueue.facade.intake import Calls, encode_arguments, new_ids, prepare
 from nbqueue.handlers.definitions import ClassHandler, check_call, check_keywords
 from nbqueue.handlers.handler import Handler
 from nbqueue.handlers.registry import Call, to_call, to_mapped
-from nbqueue.jobs import NewBatch, NewJob, Options, check_name, new_job_ids
+from nbqueue.jobs import NewBatch, NewJob, Options, check_name
 
 __all__ = ["Batching"]
 
@@ -90,7 +89,7 @@ class Batching(Dispatching):
         if name:
             _check_unique(table)
         now = self._clock()
-        (batch_id,) = _new_ids(1, now)
+        (batch_id,) = new_ids(1, now)
         batch = NewBatch(batch_id, call.command, call.origin, name, label_text(_head(call, table)))
         rows = _Rows(call, table, given, queue or self.config.default_queue, now)
         jobs, calls = rows.prepare(batch_id)
@@ -99,6 +98,7 @@ class Batching(Dispatching):
         places = [
             self.live.row_values(which) for which in {batch_id, *(() if known is None else (known.batch_id,))}
         ]
+        self.admit((call.handler, queue) for queue in {job.spec.queue for job in jobs})
         mapped = self.live.put_batch(batch, jobs, call.handler, calls)
         made = Batch(self, mapped.batch, dispatched=len(jobs) - len(mapped.left))
         del places
@@ -141,7 +141,7 @@ class _Rows:
         (one,) = prepare((self._call,), self._given, queue=None, default_queue=self._queue, now=self._now)
         _, spec, _, metadata, due_at, *_ = one.job
         texts = self._table.texts(self._encode)
-        ids = _new_ids(len(texts), self._now)
+        ids = new_ids(len(texts), self._now)
         jobs = [
             NewJob(job_id, spec, text, metadata, due_at, batch_id, label)
             for job_id, text, label in zip(ids, texts, self._table.labels, strict=True)
@@ -172,10 +172,6 @@ class _Rows:
         }
         rows = zip(prepared, self._table.labels, strict=True)
         return [item.job._replace(batch_id=batch_id, row=label) for item, label in rows], calls
-
-
-def _new_ids(count: int, now: float) -> list[uuid.UUID]:
-    return new_job_ids(count, now=now, randomness=os.urandom(10 * count))
 
 
 def _as_id(text: object) -> uuid.UUID | None:

@@ -46,7 +46,7 @@ ROW = f"""
 # jobs however few events are asked for; this takes 1 ms.
 _NEWS = """
     SELECT seq, job AS number, event, happened_us // 1000 AS at FROM ledger
-    WHERE seq > ? AND event NOT IN ('log', 'output', 'stale') ORDER BY seq
+    WHERE seq > ? AND event NOT IN ('log', 'output', 'usage', 'stale') ORDER BY seq
 """
 _ENDED = tuple(event for event, state in STATE_AFTER.items() if state.ended)
 

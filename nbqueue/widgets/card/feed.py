@@ -52,11 +52,16 @@ class Feed:
         self._estimates: dict[str, tuple[float, Estimate | None]] = {}
         me = weakref.ref(self)
 
+        def look() -> None:
+            if (feed := me()) is not None:
+                publisher.look(feed)
+
         def lose() -> None:
             feed = me()
             if feed is not None:
                 feed.lose()
 
+        queues.before_close(look)
         queues.on_close(lose)
 
     @property

@@ -95,7 +95,7 @@ class Panel(anywidget.AnyWidget):
         self.observe(_views_changed, "_view_count")
         answer_at_once(self)
         me = weakref.ref(self)
-        self._forget_close = queues.on_close(lambda: _tell(me))
+        self._forgetting = (queues.before_close(lambda: _look(me)), queues.on_close(lambda: _tell(me)))
 
     # -- for the publisher
 
@@ -156,6 +156,10 @@ class Panel(anywidget.AnyWidget):
         self._over = True
         self._forget_close()
         return {"level": "closed", "text": text}
+
+    def _forget_close(self) -> None:
+        for stop in self._forgetting:
+            stop()
 
     # -- views come and go
 
@@ -312,6 +316,11 @@ def _views_changed(change: Any) -> None:
 def _tell(panel: weakref.ref[Panel]) -> None:
     if (found := panel()) is not None:
         found._publisher.changed(found)  # noqa: SLF001 - its own
+
+
+def _look(panel: weakref.ref[Panel]) -> None:
+    if (found := panel()) is not None:
+        found._publisher.look(found)  # noqa: SLF001 - its own
 
 
 def panel(queues: QueueManager, *, height: int, **words: Any) -> Panel:

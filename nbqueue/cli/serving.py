@@ -1,0 +1,59 @@
+"""A process that holds a queue file for others and does nothing else; knows queues only from the facade."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+
+import click
+
+from nbqueue.cli.shift import Signals, say
+from nbqueue.facade.manager import QueueManager
+
+__all__ = ["serve"]
+
+
+def serve(queues: QueueManager, signals: Signals, *, wait: bool) -> None:
+    """Hold a queue file until SIGTERM or Ctrl-C, and say who joins and who leaves.
+
+    Parameters
+    ----------
+    queues : QueueManager
+        The queue, opened or joined.
+    signals : Signals
+        Tells it to stop.
+    wait : bool
+        Where another process holds it: wait until that goes, and be there to take over.
+
+    Raises
+    ------
+    click.ClickException
+        Where another process holds it, and nobody said to wait.
+    """
+    owner = queues.owner
+    if not owner.here and not wait:
+        raise click.ClickException(
+            f"{owner} holds it, and serves it to others already; stop that process first, or wait for it with --wait"
+        )
+    log, logger = _SharingLog(), logging.getLogger("nbqueue.sharing")
+    level = logger.level
+    logger.addHandler(log)
+    logger.setLevel(logging.INFO)
+    try:
+        signals.listen()
+        doing = "Serves it to the processes of this user" if owner.here else "Waits for it"
+        say(f"{doing} until Ctrl-C; whoever uses it then goes on without this process.")
+        number = signals.happened.get()
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(log)
+    name = "Ctrl-C" if number in (None, signal.SIGINT) else signal.Signals(number).name
+    say(f"{name}: lets go of it.")
+
+
+class _SharingLog(logging.Handler):
+    """Shows who comes and goes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"{time.strftime('%H:%M:%S')}  {self.format(record)}")

@@ -1,0 +1,215 @@
+"""More jobs for child processes, and what is wrong with them; imports little, since each child imports it anew."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import nbqueue as nbq
+from nbqueue.running.context import Context
+
+__all__ = ["CHILD_JOBS"]
+
+
+def say(path: str, text: object) -> None:
+    with Path(path).open("w") as pipe:
+        pipe.write(str(text))
+
+
+def clean(path: str) -> None:
+    Path(path).write_text("cleaned")
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+# ------------------------------------------------------------------------------------------------- how they end
+
+
+def die(how: str) -> None:
+    print("last words", end="")
+    {
+        "segfault": lambda: ctypes.string_at(0),
+        "abort": os.abort,
+        "exit": lambda: os._exit(3),
+        "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+        "term": lambda: os.kill(os.getpid(), signal.SIGTERM),
+        "close": lambda: os.closerange(3, 256),
+        "garbage": lambda: (write_garbage(), time.sleep(60)),
+    }[how]()
+
+
+def write_garbage() -> None:
+    for number in range(3, 64):
+        with contextlib.suppress(OSError):
+            if "socket" in str(Path(f"/proc/self/fd/{number}").readlink()):
+                os.write(number, random.Random(7).randbytes(4096))
+
+
+def hold_gil(there: str) -> None:
+    say(there, os.getpid())
+    # In C from here on, without a look at signals.
+    sum(range(10**14))
+
+
+def hold_gil_with_family(there: str) -> None:
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    say(there, f"{os.getpid()} {other.pid}")
+    sum(range(10**14))
+
+
+def sleep_and_clean(there: str, path: str) -> None:
+    try:
+        say(there, os.getpid())
+        time.sleep(600)
+    finally:
+        Path(path).write_text("cleaned")
+
+
+async def sleep_and_clean_async(there: str, path: str) -> None:
+    try:
+        say(there, os.getpid())
+        await asyncio.sleep(600)
+    finally:
+        clean(path)
+
+
+def swallow(there: str) -> None:
+    with contextlib.suppress(BaseException):
+        say(there, os.getpid())
+        time.sleep(600)
+    time.sleep(600)
+
+
+def ask_and_clean(ctx: Context, there: str, path: str) -> None:
+    say(there, os.getpid())
+    while not ctx.should_stop():
+        time.sleep(0.01)
+    time.sleep(0.1)
+    Path(path).write_text("cleaned")
+
+
+# ------------------------------------------------------------------------------------------------- what they say
+
+
+def talk_all_ways() -> None:
+    libc = ctypes.CDLL(None)
+    print("print")
+    os.write(1, b"write\n")
+    libc.puts(b"puts")
+    libc.fflush(None)
+    subprocess.run(["echo", "echo"], check=True)
+    thread = threading.Thread(target=print, args=("thread",))
+    thread.start()
+    thread.join()
+    sys.stdout.buffer.write(b"buffer\n")
+    print("é", end="")
+    libc.printf(b"left in C's buffer")
+
+
+def show_between() -> None:
+    from IPython.display import display
+
+    for i in range(5):
+        print(f"before {i}")
+        display({"text/plain": f"shown {i}"}, raw=True)
+        print(f"after {i}")
+
+
+def draw() -> None:
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+
+    display(plt.plot([1, 2])[0].figure)
+
+
+# ------------------------------------------------------------------------------------------------- what they take
+
+
+def take(megabytes: int) -> int:
+    return len(bytearray(megabytes * 1024 * 1024))
+
+
+def burn(seconds: float) -> None:
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+
+
+# ------------------------------------------------------------------------------------------------- the rest
+
+
+def fork(path: str) -> str:
+    if os.fork():
+        return "parent"
+    Path(path).write_text(str(os.getpid()))
+    return "fork"
+
+
+def leave_running(path: str) -> None:
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    Path(path).write_text(str(other.pid))
+
+
+def leave_thread() -> None:
+    threading.Thread(
+        target=lambda: [print("late") or time.sleep(0.01) for _ in range(200)], daemon=True
+    ).start()
+
+
+def where(name: str) -> list[Any]:
+    return [str(Path.cwd()), os.environ.get(name), sys.path[-1]]
+
+
+def wander(path: str) -> None:
+    os.chdir(path)
+
+
+def dispatch_more(ctx: Context, number: int) -> list[str]:
+    one = ctx.dispatch(nbq.QueuedCommand("more", args=[number]), priority=5)
+    two = nbq.dispatch(nbq.QueuedCommand("more", args=[number + 1]))
+    return [str(one.job_id), str(two.job_id), one.queue, nbq.current().command]
+
+
+async def dispatch_more_async(ctx: Context, number: int) -> str:
+    receipt = await ctx.adispatch(nbq.QueuedCommand("more", args=[number]))
+    return str(receipt.job_id)
+
+
+def dispatch_wrongly(ctx: Context) -> None:
+    ctx.dispatch(nbq.QueuedCommand("more"), priority=1_000)
+
+
+def count_far(ctx: Context) -> None:
+    for i in range(100_001):
+        ctx.progress(i, 100_000)
+
+
+CHILD_JOBS = {
+    function.__name__: function
+    for function in (
+        *(
+            pid,
+            die,
+            hold_gil,
+            hold_gil_with_family,
+            sleep_and_clean,
+            sleep_and_clean_async,
+            swallow,
+            ask_and_clean,
+        ),
+        *(talk_all_ways, show_between, draw, take, burn, fork, leave_running, leave_thread, where, wander),
+        *(dispatch_more, dispatch_more_async, dispatch_wrongly, count_far),
+    )
+}

@@ -1,0 +1,446 @@
+"""The process executor: the conformance suite, and real processes that die, hang, fork, shout and take too much."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nbqueue import payload
+from nbqueue.errors import InvalidCommand
+from nbqueue.executor import Executor, StopReason
+from nbqueue.executors import make_executor
+from nbqueue.executors.process import GRACE, ProcessExecutor
+from nbqueue.handlers.definitions import function_handler
+from nbqueue.jobs import Options
+from nbqueue.lifecycle import Outcome
+from nbqueue.store import OUTPUT, Report, ReportKind
+from tests.executors.child_jobs import CHILD_JOBS
+from tests.executors.conformance import PATIENCE, Bench, ExecutorConformance, Meeting
+from tests.executors.jobs import JOBS
+
+#: Stopped within this after the word, as promised.
+PROMISE = 1.0
+
+
+class TestConformance(ExecutorConformance):
+    """The suite for every executor."""
+
+    def make(self, slots: int) -> Executor:
+        """Make one."""
+        return ProcessExecutor(slots)
+
+
+@pytest.fixture
+def bench() -> Iterator[Callable[..., Bench]]:
+    """Makes benches, and closes them."""
+    made: list[Bench] = []
+
+    def make(slots: int = 1, **limits: Any) -> Bench:
+        made.append(Bench(ProcessExecutor(slots, **limits), JOBS | CHILD_JOBS))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.executor.close(PATIENCE)
+
+
+def value(report: Report) -> Any:
+    """What a job returned."""
+    assert report.outcome is Outcome.SUCCEEDED, report.error
+    return payload.decode(report.result) if report.result else None
+
+
+def said(report: Report, stream: str = "stdout") -> str:
+    """What it wrote to a stream."""
+    return "".join(chunk.text for chunk in report.logs if chunk.stream == stream)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended, reaped or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def wait_gone(pid: int) -> None:
+    """Wait until a process has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while not is_gone(pid):
+        assert time.monotonic() < deadline, f"process {pid} lives"
+        time.sleep(0.005)
+
+
+# ------------------------------------------------------------------------------------------------- deaths
+
+
+@pytest.mark.parametrize(
+    ("how", "name", "sentence"),
+    [
+        ("segfault", "SIGSEGV", "was killed (SIGSEGV): it touched memory that is not its own, in C code"),
+        ("abort", "SIGABRT", "was killed (SIGABRT): C code called abort"),
+        ("exit", "exit 3", "ended with exit code 3, before the job did"),
+        ("kill", "SIGKILL", "was killed (SIGKILL)"),
+        ("close", "exit 1", "ended with exit code 1"),
+        ("garbage", "SIGKILL", "what the process that ran it said is not understood"),
+    ],
+)
+def test_a_death_costs_that_attempt_only(
+    bench: Callable[..., Bench], how: str, name: str, sentence: str
+) -> None:
+    """However its process ends, the job has crashed, with the cause by name and all it said; the next one runs."""
+    one = bench()
+    report, after = one.wait_for(one.submit("die", how), one.submit("give", 1))
+    assert (report.kind, report.outcome) == (ReportKind.ENDED, Outcome.CRASHED)
+    assert sentence in report.error
+    assert json.loads(report.usage)["exit"] == name
+    assert said(report) == "last words"
+    if how == "segfault":
+        assert "in die" in said(report, "stderr")
+    assert after.outcome is Outcome.SUCCEEDED
+
+
+def test_a_kill_from_outside_costs_that_attempt_only(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    """A child that somebody kills takes its own job along, not the one beside it; an idle one takes none."""
+    one, first, second = bench(2), Meeting(tmp_path), Meeting(tmp_path)
+    claims = [
+        one.submit("sleep_and_clean", first.paths[0], str(tmp_path / "x")),
+        one.submit("meet", *second.paths),
+    ]
+    os.kill(int(first.wait()), signal.SIGKILL)
+    second.wait()
+    second.let_go()
+    killed, beside = one.wait_for(*claims)
+    assert (killed.outcome, killed.cause) == (Outcome.CRASHED, "killed (SIGKILL)")
+    assert beside.outcome is Outcome.SUCCEEDED
+    idle = value(one.run("pid"))
+    os.kill(idle, signal.SIGKILL)
+    wait_gone(idle)
+    assert value(one.run("pid")) != idle
+
+
+# ------------------------------------------------------------------------------------------------- stops
+
+
+@pytest.mark.parametrize(
+    ("job", "reason"),
+    [
+        ("hold_gil_with_family", StopReason.TIMEOUT),
+        ("hold_gil_with_family", StopReason.SHUTDOWN),
+        ("swallow", StopReason.CANCEL),
+    ],
+)
+def test_stops_whatever_it_does(
+    bench: Callable[..., Bench], tmp_path: Path, job: str, reason: StopReason
+) -> None:
+    """C code that holds the GIL, a job that swallows the stop, and what either has started: gone in time."""
+    one, meeting = bench(), Meeting(tmp_path)
+    claim = one.submit(job, meeting.paths[0], timeout=0.5)
+    pids = [int(pid) for pid in meeting.wait().split()]
+    before = time.monotonic()
+    assert one.executor.stop_job(claim.fence, reason)
+    (report,) = one.wait_for(claim)
+    took = time.monotonic() - before
+    assert GRACE <= took < PROMISE
+    expected = {StopReason.TIMEOUT: Outcome.TIMED_OUT, StopReason.CANCEL: Outcome.CANCELLED}.get(reason)
+    assert report.outcome is expected
+    assert report.kind is (ReportKind.ENDED if expected else ReportKind.RELEASED)
+    # What is said to have stopped has.
+    assert all(map(is_gone, pids))
+    if reason is StopReason.TIMEOUT:
+        assert "longer than its timeout of 0.5 s; the process that ran it was killed" in report.error
+
+
+@pytest.mark.parametrize("job", ["sleep_and_clean", "sleep_and_clean_async", "ask_and_clean"])
+def test_a_stop_is_told_first(bench: Callable[..., Bench], tmp_path: Path, job: str) -> None:
+    """A job is told before it is killed, also where it waits for the system: it cleans up, and its process is kept."""
+    one, meeting, path = bench(), Meeting(tmp_path), tmp_path / "cleaned"
+    before = value(one.run("pid"))
+    claim = one.submit(job, meeting.paths[0], str(path))
+    meeting.wait()
+    one.executor.stop_job(claim.fence, StopReason.CANCEL)
+    (report,) = one.wait_for(claim)
+    assert report.outcome is Outcome.CANCELLED
+    assert path.read_text() == "cleaned"
+    assert value(one.run("pid")) == before
+
+
+def test_a_stop_never_hits_the_next_job(bench: Callable[..., Bench]) -> None:
+    """Stops fired at whatever runs end those that were told, and no other; none is lost or reported twice."""
+    one, told = bench(2), set()
+    claims = [one.claim("give", i) for i in range(300)]
+    one.executor.submit(claims)
+    while len(one.reports) < len(claims):
+        for running in one.executor.running():
+            if running.claim.fence % 3 == 0 and one.executor.stop_job(running.claim.fence, StopReason.CANCEL):
+                told.add(running.claim.fence)
+        one.reports += one.executor.collect()
+    assert sorted(r.claim.fence for r in one.reports) == [claim.fence for claim in claims]
+    assert {r.outcome for r in one.reports} <= {Outcome.SUCCEEDED, Outcome.CANCELLED}
+    assert {r.claim.fence for r in one.reports if r.outcome is Outcome.CANCELLED} <= told
+
+
+def test_closing_leaves_no_process_and_no_descriptor(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    """Closed, with jobs that run and with idle children: all of them are gone, and every pipe is closed."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    one, meeting = bench(2), Meeting(tmp_path)
+    claim = one.submit("hold_gil_with_family", meeting.paths[0])
+    pids = [*map(int, meeting.wait().split()), value(one.run("pid"))]
+    left = [c.fence for c in one.executor.close(0.0)]
+    released = one.executor.collect()
+    assert [*left, *(report.claim.fence for report in released)] == [claim.fence]
+    assert all(report.kind is ReportKind.RELEASED for report in released)
+    assert all(map(is_gone, pids))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+# ------------------------------------------------------------------------------------------------- output
+
+
+def test_captures_all_that_is_written(bench: Callable[..., Bench]) -> None:
+    """Python, C, threads and programs that it starts: all of it, in the order it was written."""
+    report = bench().run("talk_all_ways")
+    assert said(report) == "print\nwrite\nputs\necho\nthread\nbuffer\néleft in C's buffer"
+
+
+def test_displays_stand_where_they_were_shown(bench: Callable[..., Bench]) -> None:
+    """A display comes after what was printed before it, and before what was printed after it."""
+    report = bench().run("show_between")
+    order = [
+        json.loads(chunk.text)["data"]["text/plain"] if chunk.stream == OUTPUT else chunk.text
+        for chunk in report.logs
+    ]
+    text = "".join(part if part.endswith("\n") else f"{part}\n" for part in order)
+    assert text == "".join(f"before {i}\nshown {i}\nafter {i}\n" for i in range(5))
+
+
+def test_shows_figures(bench: Callable[..., Bench]) -> None:
+    """A figure that a job displays, and one that it leaves open, is shown as a picture, as in a notebook."""
+    report = bench().run("draw")
+    shown = [json.loads(chunk.text)["data"] for chunk in report.logs if chunk.stream == OUTPUT]
+    assert [sorted(data) for data in shown] == [["image/png", "text/plain"]] * 2
+
+
+def test_what_is_written_late_is_nobody_elses(bench: Callable[..., Bench]) -> None:
+    """What a thread prints after its job ended, while no job runs, is not the next one's."""
+    one = bench()
+    one.run("leave_thread")
+    assert value(one.run("give", 1)) == 1
+
+
+# ------------------------------------------------------------------------------------------------- limits and figures
+
+
+def test_memory_limit(bench: Callable[..., Bench]) -> None:
+    """What asks for more gets a MemoryError, which is named as the cause, and costs that attempt only."""
+    one = bench(memory_limit="500MB")
+    report = one.run("take", 600)
+    assert (report.outcome, report.error, report.cause) == (Outcome.FAILED, "MemoryError", "out of memory")
+    assert value(one.run("take", 50)) == 50 * 1024 * 1024
+
+
+def test_knows_what_an_attempt_took(bench: Callable[..., Bench]) -> None:
+    """Processor time and peak of memory are those of this attempt, not of those before it in the same process."""
+    one = bench()
+    large, small, busy = (
+        json.loads(one.run(*job).usage) for job in (("take", 200), ("take", 1), ("burn", 0.3))
+    )
+    assert large["peak_memory"] > 200 * 1024 * 1024 > 2 * small["peak_memory"]
+    assert 0.3 <= busy["cpu_seconds"] < 0.6
+    assert small["cpu_seconds"] < 0.1
+
+
+def test_a_crash_has_its_figures(bench: Callable[..., Bench]) -> None:
+    """Of an attempt that took its process along the system tells what it used."""
+    usage = json.loads(bench().run("die", "exit").usage)
+    assert usage["exit"] == "exit 3"
+    assert usage["peak_memory"] > 1024 * 1024
+
+
+def test_replaces_a_child_after_so_many_jobs(bench: Callable[..., Bench]) -> None:
+    """With ``max_jobs_per_child=2`` two jobs share a process, and the third has another."""
+    one = bench(max_jobs_per_child=2)
+    pids = [value(one.run("pid")) for _ in range(5)]
+    assert pids[0] == pids[1] != pids[2] == pids[3] != pids[4]
+    assert is_gone(pids[0])
+
+
+@pytest.mark.parametrize(
+    ("limits", "sentence"),
+    [
+        ({"max_jobs_per_child": 0}, "max_jobs_per_child must be a whole number from 1 up, not 0"),
+        ({"memory_limit": "much"}, "memory_limit 'much' is no size"),
+        ({"memory_limit": "1MB"}, "memory_limit of 1.0 MB is too small"),
+    ],
+)
+def test_refuses_limits_that_cannot_be(limits: dict[str, Any], sentence: str) -> None:
+    """A limit that means nothing is refused by name."""
+    with pytest.raises(InvalidCommand, match=sentence.replace(".", r"\.")):
+        make_executor("process", 1, **limits)
+
+
+def test_threads_have_no_limits() -> None:
+    """A limit of processes on a thread executor is refused, not ignored."""
+    with pytest.raises(InvalidCommand, match='use executor="process"'):
+        make_executor("thread", 1, memory_limit="2GB")
+
+
+# ------------------------------------------------------------------------------------------------- code and values
+
+
+def define(source: str, **names: Any) -> dict[str, Any]:
+    """What a cell defines, as in a notebook's ``__main__``."""
+    space = {"__name__": "__main__", **names}
+    exec(compile(source, "<cell>", "exec"), space)
+    return space
+
+
+CELL = """
+import dataclasses, enum
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: int = 0
+    def norm(self): return self.x + self.y
+class Colour(enum.Enum):
+    RED = 1
+FACTOR = 2
+def scaled(p): return Point(p.x * FACTOR, Colour.RED.value)
+def main(x):
+    global CALLS
+    return [scaled(Point(x)).norm(), isinstance(scaled(Point(1)), Point)]
+"""
+
+
+def test_runs_code_of_the_notebook(bench: Callable[..., Bench]) -> None:
+    """Functions, classes and enums of a notebook travel by value; a variable that a cell changes is sent anew."""
+    one, space = bench(), define(CELL)
+    one.handlers["main"] = function_handler(space["main"], "main", Options())
+    assert value(one.run("main", 5)) == [11, True]
+    space["FACTOR"] = 3
+    assert value(one.run("main", 5)) == [16, True]
+    exec("def scaled(p): return Point(100)", space)
+    assert value(one.run("main", 5)) == [100, True]
+    exec("def main(x): return 'another'", space)
+    one.handlers["main"] = function_handler(space["main"], "main", Options())
+    assert value(one.run("main", 5)) == "another"
+
+
+def test_values_of_the_notebooks_classes_go_and_come(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dataclass and an enum of the notebook arrive as themselves, and come back as themselves."""
+    one, space = bench(), define(CELL)
+    main = sys.modules["__main__"]
+    for name in ("Point", "Colour"):
+        monkeypatch.setattr(main, name, space[name], raising=False)
+    one.handlers["turn"] = function_handler(
+        define("def turn(p, c): return [type(p)(p.y, p.x), c, p.norm()]")["turn"], "turn", Options()
+    )
+    point, colour = space["Point"](1, 2), space["Colour"].RED
+    assert value(one.run("turn", point, colour)) == [space["Point"](2, 1), colour, 3]
+
+
+def test_refuses_what_cannot_be_sent(bench: Callable[..., Bench]) -> None:
+    """A function that uses what cannot be pickled is held, with the variable named: it was not run."""
+    one = bench()
+    space = define("import sqlite3\nconn = sqlite3.connect(':memory:')\ndef clean(x): return conn")
+    one.handlers["clean"] = function_handler(space["clean"], "clean", Options())
+    report = one.run("clean", 1)
+    space["conn"].close()
+    assert (report.kind, report.cause) == (ReportKind.REFUSED, "not sent")
+    assert report.error == (
+        'clean uses the variable "conn" (a sqlite3.Connection), which cannot be sent to another process; '
+        "open it inside the function, or run it on a thread worker"
+    )
+
+
+def test_runs_where_the_parent_is(
+    bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The directory, environment and import path are the parent's as they are when the job begins."""
+    one = bench()
+    one.run("wander", "/")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NBQ_TEST_NAME", "first")
+    assert value(one.run("where", "NBQ_TEST_NAME"))[:2] == [str(tmp_path), "first"]
+    monkeypatch.setenv("NBQ_TEST_NAME", "second")
+    monkeypatch.setattr(sys, "path", [*sys.path, "/somewhere/else"])
+    assert value(one.run("where", "NBQ_TEST_NAME"))[1:] == ["second", "/somewhere/else"]
+    assert value(one.run("where", "PYTHONPATH"))[1] == os.environ.get("PYTHONPATH")
+
+
+# ------------------------------------------------------------------------------------------------- what jobs leave
+
+
+def test_what_a_job_leaves_running_ends_with_it(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    """A program that a job leaves behind is ended, and the next job has a process of its own."""
+    one, path = bench(), tmp_path / "pid"
+    before = value(one.run("pid"))
+    assert one.run("leave_running", str(path)).outcome is Outcome.SUCCEEDED
+    assert value(one.run("pid")) != before
+    wait_gone(int(path.read_text()))
+
+
+def test_a_fork_is_not_listened_to(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    """A process that a job forks off, and that returns from it, reports nothing: the job itself does."""
+    one, path = bench(), tmp_path / "pid"
+    assert value(one.run("fork", str(path))) == "parent"
+    assert value(one.run("give", 1)) == 1
+    assert len(one.reports) == 2
+
+
+class Dispatcher:
+    """Takes what jobs dispatch."""
+
+    def __init__(self) -> None:
+        self.taken: list[Any] = []
+
+    def dispatch(self, work: Any, **options: Any) -> Any:
+        """Take it."""
+        assert not options
+        if work.options.priority == 1_000:
+            raise InvalidCommand("priority 1000 is too much")
+        self.taken.append((work.command, work.args, work.options.priority))
+        from nbqueue.facade.receipt import JobDispatch
+
+        return JobDispatch(uuid.UUID(int=len(self.taken)), work.command, "default")
+
+
+def test_jobs_dispatch_through_their_worker(bench: Callable[..., Bench]) -> None:
+    """ctx.dispatch, nbq.dispatch and adispatch hand in work where the job came from; a refusal is raised."""
+    one, dispatcher = bench(), Dispatcher()
+    object.__setattr__(one.runner.services, "dispatcher", dispatcher)
+    found = value(one.run("dispatch_more", 7))
+    assert found == [str(uuid.UUID(int=1)), str(uuid.UUID(int=2)), "default", "dispatch_more"]
+    assert value(one.run("dispatch_more_async", 9)) == str(uuid.UUID(int=3))
+    assert dispatcher.taken == [("more", (7,), 5), ("more", (8,), None), ("more", (9,), None)]
+    wrong = one.run("dispatch_wrongly")
+    assert (wrong.outcome, wrong.kinds[0]) == (Outcome.FAILED, "nbqueue.errors.InvalidCommand")
+
+
+def test_progress_is_the_latest_and_cheap(bench: Callable[..., Bench]) -> None:
+    """A job that counts a hundred thousand steps is told of now and then, and its last word is kept."""
+    report = bench().run("count_far")
+    assert report.outcome is Outcome.SUCCEEDED
+    assert json.loads(report.progress)["done"] == 100_000
+
+
+def test_says_why_no_process_can_be_started(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where no child can be started its jobs are given back, and the log says why."""
+    one = bench()
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    report = one.run("give", 1)
+    assert report.kind is ReportKind.RELEASED
+    assert "no process can be started to run jobs in (/bin/false" in caplog.text
