@@ -49,15 +49,20 @@ class SlotFile:
         self._slots = slots
         # Nobody may see it unlocked, and take it for that of a worker that has died.
         new = path.with_name(path.name + ".new")
-        with _make(new) as file:
-            # Written, not merely made so long: on a full disk a mark in a hole of a file ends the process (SIGBUS).
-            file.write(bytes(slots * _FENCE.size))
-            file.flush()
-            # The map keeps a descriptor of its own, and must not keep the lock with it: a fork inherits both.
-            self._map = mmap.mmap(file.fileno(), slots * _FENCE.size)
-        self._lock = _lock(new)
-        new.replace(path)
+        file, self._lock = _make_locked(new)
         _held.add(self)
+        try:
+            with file:
+                # Written, not merely made so long: on a full disk a mark in a hole of a file ends the process (SIGBUS).
+                file.write(bytes(slots * _FENCE.size))
+                file.flush()
+                # The map keeps a descriptor of its own, and must not keep the lock with it: a fork inherits both.
+                self._map = mmap.mmap(file.fileno(), slots * _FENCE.size)
+            new.replace(path)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            self.unlock()
+            raise
 
     def begin(self, slot: int, fence: int) -> None:
         """Note that a slot has begun this claim."""
@@ -88,6 +93,19 @@ class SlotFile:
             os.close(lock)
 
 
+def _make_locked(path: Path) -> tuple[BinaryIO, int | None]:
+    while True:
+        file = _make(path)
+        with contextlib.suppress(FileNotFoundError):
+            lock = _lock(path)
+            if os.fstat(file.fileno()).st_nlink or fcntl is None:
+                return file, lock
+            if lock is not None:
+                os.close(lock)
+        # An owner that opened or closed has taken it, not locked yet, for one that a dead process left.
+        file.close()
+
+
 def _make(path: Path) -> BinaryIO:
     while True:
         path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -104,7 +122,8 @@ def _lock(path: Path) -> int | None:
         return None
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Nobody has it for longer than it takes to look whether it is free.
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError:
         os.close(descriptor)
         return None

@@ -5,13 +5,18 @@ from __future__ import annotations
 import logging
 import signal
 import time
+from queue import Empty
 
 import click
 
 from nbqueue.cli.shift import Signals, say
+from nbqueue.errors import NbqueueError
 from nbqueue.facade.manager import QueueManager
 
 __all__ = ["serve"]
+
+#: So often it looks whether there is still something to hold, seconds.
+_GLANCE = 1.0
 
 
 def serve(queues: QueueManager, signals: Signals, *, wait: bool) -> None:
@@ -29,7 +34,7 @@ def serve(queues: QueueManager, signals: Signals, *, wait: bool) -> None:
     Raises
     ------
     click.ClickException
-        Where another process holds it, and nobody said to wait.
+        Where another process holds it, and nobody said to wait; and once the file was deleted or broke.
     """
     owner = queues.owner
     if not owner.here and not wait:
@@ -44,12 +49,25 @@ def serve(queues: QueueManager, signals: Signals, *, wait: bool) -> None:
         signals.listen()
         doing = "Serves it to the processes of this user" if owner.here else "Waits for it"
         say(f"{doing} until Ctrl-C; whoever uses it then goes on without this process.")
-        number = signals.happened.get()
+        number = _await_signal(queues, signals)
     finally:
         logger.setLevel(level)
         logger.removeHandler(log)
     name = "Ctrl-C" if number in (None, signal.SIGINT) else signal.Signals(number).name
     say(f"{name}: lets go of it.")
+
+
+def _await_signal(queues: QueueManager, signals: Signals) -> int | None:
+    while True:
+        try:
+            return signals.happened.get(timeout=_GLANCE)
+        except Empty:
+            pass
+        if getattr(queues.store, "broken", False):
+            try:
+                queues.list()
+            except NbqueueError as error:
+                raise click.ClickException(str(error)) from error
 
 
 class _SharingLog(logging.Handler):

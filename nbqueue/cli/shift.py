@@ -229,7 +229,7 @@ class Shift:
             if asked == 1:
                 # Before it is said: whoever reads it may count on it. The end is what this loop waits for already.
                 self._worker.request_stop(math.inf)
-                running = count(self._queues, State.RUNNING)
+                running = self._worker.under_way()
                 doing = f"finishing {running}; a second one gives back what runs" if running else "stopping"
                 say(f"{name}: takes no more jobs, {doing}.")
             elif asked == 2:

@@ -46,6 +46,8 @@ __all__ = ["main", "messages"]
 _STOP = getattr(signal, "SIGRTMIN", signal.SIGUSR2 - 7) + 7
 #: Progress that was held back is told this often, seconds.
 _TICK = 0.2
+#: What a job may have set to go off later.
+_TIMERS = signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF
 
 
 class _Job(NamedTuple):
@@ -83,7 +85,8 @@ class _Worker:
         self._task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
         self._lock = threading.Lock()
         self._main = threading.get_ident()
-        self._directory = ""
+        self._where: tuple[str, list[str], dict[str, str]] = "", sys.path[:], dict(os.environ)
+        self._umask = os.umask(0o77)
         self._services = Services(
             key=lambda: self._line.ask("key"),
             dispatcher=RemoteDispatcher(self._line.ask),
@@ -179,6 +182,8 @@ class _Worker:
         if os.getpid() != self._pid:
             outlet.flush()
             os._exit(0)
+        for timer in _TIMERS:
+            signal.setitimer(timer, 0)
         with self._lock:
             self._context = self._spared_until = self._early = None
             self._busy = False
@@ -200,16 +205,17 @@ class _Worker:
 
     def _surround(self, job: _Job) -> None:
         """Run it where the parent runs now."""
-        if job.where is not None:
-            self._directory, path, environment = job.where
+        # Said only where it has changed there; the job before may have changed it here.
+        self._where = directory, path, environment = job.where or self._where
+        if sys.path != path:
             sys.path[:] = path
-            if dict(os.environ) != environment:
-                os.environ.clear()
-                os.environ.update(environment)
-        if self._directory:
-            # A job may have gone elsewhere.
+        if dict(os.environ) != environment:
+            os.environ.clear()
+            os.environ.update(environment)
+        os.umask(self._umask)
+        if directory:
             with contextlib.suppress(OSError):
-                os.chdir(self._directory)
+                os.chdir(directory)
 
     def _handler(self, _spec: Spec, job: _Job) -> Handler:
         try:
@@ -284,8 +290,8 @@ def _fields(report: Report) -> tuple[Any, ...]:
 
 
 def _is_reusable(report: Report) -> bool:
-    """Whether another job may run here: nothing of this one runs on, and there is memory."""
-    if report.cause == OUT_OF_MEMORY:
+    """Whether another job may run here: nothing of this one runs on, there is memory, and output arrives."""
+    if report.cause == OUT_OF_MEMORY or not outlet.is_whole():
         return False
     try:
         return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import Any
 
-__all__ = ["flush", "set_up"]
+__all__ = ["flush", "is_whole", "set_up"]
 
 
 def flush() -> None:
@@ -18,12 +19,28 @@ def flush() -> None:
         _libc.fflush(None)
 
 
+def is_whole() -> bool:
+    """Whether what is written still arrives: a job may have closed or replaced what it goes through."""
+    streams = sys.stdout, sys.stderr
+    return streams == _streams and not any(stream.closed for stream in streams) and _ends() == _pipes
+
+
+def _ends() -> list[int]:
+    try:
+        return [os.fstat(descriptor).st_ino for descriptor in (1, 2)]
+    except OSError:
+        return []
+
+
 _libc: Any = None
+_streams: tuple[Any, ...] = ()
+_pipes: list[int] = []
 
 
 def set_up() -> None:
     """Have text written at once, and by lines what C code prints: what a job has said is there however it ends."""
-    global _libc  # noqa: PLW0603 - there is one C library
+    global _libc, _pipes, _streams  # noqa: PLW0603 - a process has one of each
+    _streams, _pipes = (sys.stdout, sys.stderr), _ends()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     import faulthandler

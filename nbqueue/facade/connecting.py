@@ -170,16 +170,18 @@ class Connection:
 
     def __init__(self, config: QueueConfig, store: Store | None = None) -> None:
         path = config.location() if store is None else None
+        _sweep()
         #: Whether this made the file, rather than found it.
         self.created = False
         # It may take a while until a file can be had; meanwhile who uses other files goes on.
-        with _doors.setdefault(path, threading.RLock()) if path else contextlib.nullcontext():
+        with _door(path):
             shared = _enter(path)
             if shared is None:
                 shared = _Shared(_open(config, path) if store is None else store)
                 self.created = bool(getattr(shared.store, "created", True))
                 if path:
-                    _shared[path] = shared
+                    with _lock:
+                        _shared[path] = shared
         with _lock:
             self.store: Store = shared.store
             self.live = shared.live
@@ -196,10 +198,11 @@ class Connection:
     def close(self) -> None:
         """Let go of the store; doing it again does nothing."""
         with _lock:
-            if self._release.detach() is not None:
-                _connections.discard(self)
-                self._drop()
-            _sweep()
+            is_open = self._release.detach() is not None
+            _connections.discard(self)
+        if is_open:
+            self._drop()
+        _sweep()
 
     def __enter__(self) -> Self:
         return self
@@ -208,15 +211,21 @@ class Connection:
         self.close()
 
 
+def _door(path: Path | None) -> contextlib.AbstractContextManager[object]:
+    """Give what is held while a file is opened or closed here; one of memory has nobody to wait for."""
+    if path is None:
+        return contextlib.nullcontext()
+    return _doors.setdefault(path, threading.RLock())
+
+
 def _enter(path: Path | None) -> _Shared | None:
-    """Give the store of a file that is open here, with one user more; None where it is not."""
+    """Give the store of a file that is open here, with one user more; None where it is not. Behind its door."""
+    shared = _shared.get(path) if path else None
+    if shared is None or getattr(shared.store, "broken", False):
+        return None
     with _lock:
-        _sweep()
-        shared = _shared.get(path) if path else None
-        if shared is None or getattr(shared.store, "broken", False):
-            return None
         shared.users += 1
-        return shared
+    return shared
 
 
 def _open(config: QueueConfig, path: Path | None) -> Store:
@@ -244,17 +253,22 @@ def _open(config: QueueConfig, path: Path | None) -> Store:
 
 
 def _drop(path: Path | None, shared: _Shared) -> None:
-    shared.users -= 1
-    if shared.users > 0:
-        return
-    if path and _shared.get(path) is shared:
-        del _shared[path]
-    shared.store.close()
+    # Closing may take a while as well; who opens this very file meanwhile waits for it, or it would join itself.
+    with _door(path):
+        with _lock:
+            shared.users -= 1
+            if shared.users > 0:
+                return
+            if path and _shared.get(path) is shared:
+                del _shared[path]
+        shared.store.close()
 
 
 def _sweep() -> None:
-    while _abandoned:
-        _abandoned.popleft()()
+    """Let go of what the garbage collector found; behind no door, or two threads might wait for each other's."""
+    with contextlib.suppress(IndexError):
+        while True:
+            _abandoned.popleft()()
 
 
 def _begin_in_fork() -> None:
@@ -276,5 +290,5 @@ def _close_all() -> None:
     for connection in list(_connections):
         with contextlib.suppress(Exception):
             connection.close()
-    with contextlib.suppress(Exception), _lock:
+    with contextlib.suppress(Exception):
         _sweep()

@@ -56,11 +56,20 @@ class Opened:
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._last_looks: dict[int, Callable[[], None]] = {}
         self._numbers = itertools.count()
-        if self.config.default_queue != "default":
-            opened.add_queue(self.config.default_queue)
-        if self.config.retention is not None or self.config.keep is not None:
-            age = None if self.config.retention is None else duration(self.config.retention, what="retention")
-            opened.retain(age, self.config.keep)
+        try:
+            self._set_up(opened)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _set_up(self, opened: Store) -> None:
+        """Tell the store what the configuration says."""
+        config = self.config
+        if config.default_queue != "default":
+            opened.add_queue(config.default_queue)
+        if config.retention is not None or config.keep is not None:
+            age = None if config.retention is None else duration(config.retention, what="retention")
+            opened.retain(age, config.keep)
 
     @property
     def store(self) -> Store:

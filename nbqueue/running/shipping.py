@@ -1,7 +1,8 @@
 """Handlers on their way to another process: functions of the notebook by value, those of modules by name.
 
 A parcel holds what a function needs: its code, the variables that it uses, its classes. It is made once and kept for
-as long as all of these are the very same objects, so that a cell run again sends what it has changed and nothing else.
+as long as all of these are the very same objects, and hold the same, so that a cell run again sends what it has changed
+and nothing else. Whether they hold the same is seen by packing them again, which a large parcel is spared.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache, partial
 from importlib import import_module
-from types import FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType
 from typing import Any, NamedTuple, cast
 
 from nbqueue.errors import InvalidCommand
@@ -30,6 +31,10 @@ __all__ = ["Parcel", "check", "classes_in", "pack_classes", "parcel_of", "take_c
 
 _numbers = itertools.count(1)
 _CLASS = re.compile(r'"__main__:([^"\\]+)"')
+#: What cannot change in place, or, as with modules, goes by its name.
+_FIXED = (NoneType, bool, int, float, complex, str, bytes, FunctionType, BuiltinFunctionType, ModuleType)
+#: A parcel of more bytes is kept without a look at what it holds.
+_LARGE = 1_000_000
 #: Where a handler keeps its parcel.
 _KEPT = "_nbq_parcel"
 
@@ -54,10 +59,14 @@ def parcel_of(handler: Handler) -> Parcel:
     """
     parts = tuple(_parts(handler.target, set()))
     kept: Parcel | None = vars(handler).get(_KEPT)
-    if kept is not None and len(kept.parts) == len(parts) and all(map(_is, kept.parts, parts)):
+    same = kept is not None and len(kept.parts) == len(parts) and all(map(_is, kept.parts, parts))
+    if kept is not None and same and (len(kept.data) > _LARGE or all(map(_is_fixed, parts))):
         return kept
     # A copy has nothing of what is cached on this one.
-    parcel = Parcel(next(_numbers), _dump(replace(handler), _cells(parts)), parts)
+    data = _dump(replace(handler), _cells(parts))
+    if kept is not None and same and kept.data == data:
+        return kept
+    parcel = Parcel(next(_numbers), data, parts)
     vars(handler)[_KEPT] = parcel
     return parcel
 
@@ -76,6 +85,12 @@ def check(handler: Handler) -> None:
 
 def _is(one: object, other: object) -> bool:
     return one is other
+
+
+def _is_fixed(part: object) -> bool:
+    if isinstance(part, type):
+        return part.__module__ != "__main__"
+    return isinstance(part, _FIXED) or _place(part) is not None
 
 
 def unpack(data: bytes) -> Handler:

@@ -24,7 +24,6 @@ from nbqueue.stores import opening
 from nbqueue.stores.engine import IndexStore
 from nbqueue.stores.index import Index
 from nbqueue.stores.ledger import Ledger, Writes
-from nbqueue.stores.live import Seat
 from nbqueue.stores.owner import Ownership, check_file, check_path
 from nbqueue.stores.pulse import Pulse
 from nbqueue.stores.reader import first_line
@@ -148,11 +147,12 @@ class DuckDBStore(IndexStore):
         except duckdb.Error as error:
             raise QueueUnavailable(opening.cannot_open(self._path, error)) from error
         try:
+            self._ownership.hold()
             found = self._path.stat()
             self._file = (found.st_dev, found.st_ino)
             self._ledger = Ledger(connection, self.name)
             self.created = self._ledger.prepare()
-            self._index = self._recover({})
+            self._index = self._recover(None)
             self._ledger.unchecked += unchecked
         except duckdb.Error as error:
             self._let_go(connection)
@@ -166,11 +166,11 @@ class DuckDBStore(IndexStore):
         connection.close()
         opening.drop_empty_log(self._path)
 
-    def _recover(self, seats: dict[str, Seat]) -> Index:
+    def _recover(self, before: Index | None) -> Index:
         """Rebuild the index; what ran under a worker that is not seated and has died was interrupted."""
         index = Index(self._ledger, self._ledger.numbers(), self._chance)
         now, ticks = self._clock(), self._ticks()
-        self.interrupted += recover(self._ledger, index, seats, self._slots, now=now, ticks=ticks)
+        self.interrupted += recover(self._ledger, index, before, self._slots, now=now, ticks=ticks)
         self._ledger.commit(Writes.of(index))
         index.settle()
         index.take_calls()
@@ -377,7 +377,7 @@ class DuckDBStore(IndexStore):
         self._ledger = Ledger(opening.connect(self._path), self.name)
         try:
             self._ledger.prepare()
-            index = self._recover(before.seats)
+            index = self._recover(before)
             index.rewatch(before.watchers())
         except BaseException:
             self._ledger.close()

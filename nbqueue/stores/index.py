@@ -78,7 +78,11 @@ class Index:
         self._chance = chance
         self.seq, self.job, self.worker, self.epoch = numbers
         self._fence = self.epoch << 32
+        #: Claims up to this one are on disk, and whoever has them knows.
+        self.settled_fence = self._fence
         self.lanes = Lanes()
+        #: Jobs that were handed out past their lane, by how often it names them in vain.
+        self._passed: Counter[int] = Counter()
         self.queues: dict[str, QueueState] = {"default": QueueState()}
         self.specs: dict[int, Spec] = {}
         self._next_spec = 0
@@ -167,6 +171,7 @@ class Index:
                 claims.append(seat.claim_of(job))
             elif life.state is State.PENDING and life.due_at is None and not life.held:
                 reserved.append(job.number)
+                self._passed[job.number] += 1
         return claims
 
     def _known(self, jobs: Sequence[NewJob]) -> set[UUID]:
@@ -187,6 +192,7 @@ class Index:
 
     def settle(self) -> None:
         """Note that everything up to here is on disk, where the loader finds it."""
+        self.settled_fence = self._fence
         self._gone.clear()
         large, self._large = self._large, []
         if self._loader is not None:
@@ -303,8 +309,21 @@ class Index:
                 numbers = self.lanes.take(lanes, room - len(claims))
                 if not numbers:
                     break
-                self._claim_numbers(seat, numbers, now, claims)
+                self._claim_numbers(seat, self._not_passed(numbers), now, claims)
         return claims
+
+    def _not_passed(self, numbers: list[int]) -> list[int]:
+        passed = self._passed
+        if not passed:
+            return numbers
+        named = []
+        for number in numbers:
+            if passed[number]:
+                passed[number] -= 1
+            else:
+                named.append(number)
+        self._passed = +passed
+        return named
 
     def _open(self, name: str) -> bool:
         queue = self.queues.get(name)
@@ -644,6 +663,10 @@ class Index:
     def lose(self, job: LiveJob, what: Lost, now: float, *, error: str, cause: str) -> Step:
         """Take a job from a worker that is gone."""
         return self._happen(job, what, now, error=error, cause=cause)
+
+    def give_back(self, job: LiveJob, now: float) -> None:
+        """Take a job from a worker that does not know that it has it."""
+        self._happen(job, Released(job.life.fence), now)
 
     def forget(self, gone: Gone) -> None:
         """Strike what has left the ledger out of the books."""

@@ -14,6 +14,7 @@ import os
 import platform
 import sys
 import time
+import weakref
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,11 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 
 from nbqueue.errors import QueueUnavailable
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = [
     "FileHeldError",
@@ -35,6 +41,8 @@ __all__ = [
 
 #: Where a DuckDB file says that it is one.
 _MAGIC_AT, _MAGIC = 8, b"DUCK"
+#: How long the lock on the file may outlast the one beside it.
+_DYING_SECONDS = 1.0
 #: What a file system says that has no locks; nothing less than a real one keeps two owners apart.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 
@@ -53,6 +61,10 @@ def check_folder(path: Path) -> None:
         raise QueueUnavailable(msg)
     if path.is_dir():
         msg = f"{path} is a folder; name a file in it, e.g. {path / 'jobs.duckdb'}"
+        raise QueueUnavailable(msg)
+    if "?" in str(path):
+        # To DuckDB, what follows it is no part of the name.
+        msg = f'{path} has a "?" in it, and DuckDB could not keep its log beside it; choose another name'
         raise QueueUnavailable(msg)
     if not os.access(folder, os.W_OK | os.X_OK):
         msg = (
@@ -176,6 +188,9 @@ class Ownership:
         # is closed by filelock, or the lock would outlive its owner.
         self._lock = FileLock(self.file, mode=0o600, thread_local=False, fallback_to_soft=False)
         self._holder = Holder.myself()
+        #: Our end of the lock on the queue file itself.
+        self._end: int | None = None
+        _ownerships.add(self)
 
     def take(self) -> None:
         """Become the owner.
@@ -195,6 +210,53 @@ class Ownership:
             raise QueueUnavailable(self._no_lock(error)) from error
         self._holder = Holder.myself()
         self.tell(Standing.BUSY)
+        try:
+            self.hold()
+        except BaseException:
+            self.release()
+            raise
+
+    def hold(self) -> None:
+        """Lock the queue file too, once there is one: by a hard link it has another name, and another lock file.
+
+        Raises
+        ------
+        QueueUnavailable
+            If an owner has it under another name.
+        """
+        if fcntl is None or self._end is not None:
+            return
+        try:
+            end = os.open(self._path, os.O_RDONLY)
+        except OSError:
+            # There is none yet, or it cannot be read, which whoever opens it says better.
+            return
+        until = time.monotonic() + _DYING_SECONDS
+        while self._end is None:
+            try:
+                fcntl.flock(end, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._end = end
+            except BlockingIOError:
+                # An owner that is being killed lets go of its locks one after the other.
+                if time.monotonic() < until:
+                    time.sleep(0.005)
+                    continue
+                os.close(end)
+                msg = (
+                    f"{self._path} is another name of a file that a queue is open on (a hard link); open it by the"
+                    " name that it was opened by first, or make a copy"
+                )
+                raise QueueUnavailable(msg) from None
+            except OSError:
+                # The lock beside it was to be had, which is what counts.
+                os.close(end)
+                return
+
+    def close_end(self) -> None:
+        """Close this process's end of the lock on the file; a fork's, or the lock would outlive its owner."""
+        end, self._end = self._end, None
+        if end is not None:
+            os.close(end)
 
     def _no_lock(self, error: OSError | NotImplementedError) -> str:
         if isinstance(error, NotImplementedError) or error.errno in _NO_LOCKS:
@@ -231,6 +293,8 @@ class Ownership:
 
     def release(self, *, remove: bool = False) -> None:
         """Let the next one have it; ``remove`` leaves no lock file either, beside a file that is none of ours."""
+        # Closing any descriptor of the file drops DuckDB's own lock on it, so only now that DuckDB has closed it.
+        self.close_end()
         if not self._lock.is_locked:
             return
         if remove:
@@ -240,3 +304,15 @@ class Ownership:
         else:
             self._write("")
         self._lock.release()
+
+
+_ownerships: weakref.WeakSet[Ownership] = weakref.WeakSet()
+
+
+def _let_go_in_fork() -> None:
+    for ownership in list(_ownerships):
+        ownership.close_end()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_fork)

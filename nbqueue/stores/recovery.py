@@ -46,10 +46,14 @@ class SlotFolder:
         for file in self.path.glob("*.slots"):
             if not is_alive(file):
                 file.unlink(missing_ok=True)
+        # A process was killed while it made one. Where nobody can tell, it may be at it.
+        for file in self.path.glob("*.slots.new"):
+            if is_alive(file) is False:
+                file.unlink(missing_ok=True)
 
 
 def recover(
-    ledger: Ledger, index: Index, before: dict[str, Seat], slots: SlotFolder, *, now: float, ticks: float
+    ledger: Ledger, index: Index, before: Index | None, slots: SlotFolder, *, now: float, ticks: float
 ) -> list[Interruption]:
     """Fill an empty index with what is not ended, and seat who works on it; gives what was interrupted.
 
@@ -59,16 +63,17 @@ def recover(
         What is on disk.
     index : Index
         Takes it.
-    before : dict[str, Seat]
-        The seats of an index that this one replaces.
+    before : Index | None
+        The one that this one replaces, whose last commit failed.
     slots : SlotFolder
         Tells who lives, and what the others had begun.
     now, ticks : float
         The time, and the time by the clock of leases.
     """
     recovered = ledger.recover(index, now)
-    # One whose joining was not kept has to join again.
-    index.seats = {i: seat for i, seat in before.items() if seat.number < index.worker}
+    if before is not None:
+        # One whose joining was not kept has to join again.
+        index.seats = {i: seat for i, seat in before.seats.items() if seat.number < index.worker}
     for seat in index.seats.values():
         seat.claims.clear()
     for worker_id, (number, info) in recovered.workers.items():
@@ -79,9 +84,13 @@ def recover(
     begun = frozenset(begun_claims(slots.path))
     interrupted = []
     for job in recovered.running:
-        holder = index.seats.get(job.worker)
-        if holder is not None:
-            holder.claims[job.life.fence] = job
+        holder, fence = index.seats.get(job.worker), job.life.fence
+        if holder is not None and before is not None and fence > before.settled_fence:
+            # The commit that failed was on disk nevertheless, and its answers were not given.
+            index.give_back(job, now)
+        elif holder is not None:
+            holder.claims[fence] = job
+            holder.doubtful.add(fence)
         else:
             killed = slots.is_alive(job.worker) is False
             interrupted.append(_interrupt(job, index, begun, now, killed=killed))

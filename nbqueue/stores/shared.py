@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from nbqueue.errors import NbqueueError, QueueUnavailable
+from nbqueue.errors import NbqueueError, QueueError, QueueUnavailable
 from nbqueue.jobs import Claim, JobRecord, NewJob
 from nbqueue.store import Answer, Handlers, Report, Store, Turn, WorkerInfo
 from nbqueue.stores.duckdb import DuckDBStore
@@ -90,6 +90,8 @@ class SharedStore(Verbs):
         self._myself = Holder.myself()
         self._server: Server | None = None
         self._file: tuple[int, int] | None = None
+        #: Whether there is what this process's own store could not be told yet.
+        self._untold = False
         self._role = Succession(self.name, self._settle, self._introduce, self._give_up)
         self._role.begin()
 
@@ -135,13 +137,17 @@ class SharedStore(Verbs):
         self._owned, self._myself = store, ownership.holder()
         self.created, self.interrupted = store.created, store.interrupted
         try:
-            self._server = Server(store, self._path, self._secret())
+            self._server = Server(store, self._path, self._secret(), partial(self._serve_at, ownership))
         except NbqueueError as error:
             ownership.tell(Standing.ALONE, reason=str(error))
         else:
-            ownership.tell(Standing.SERVING, socket=str(self._server.path))
+            self._serve_at(ownership, self._server.path)
         _log.info("%s is held by this process", self.name)
         return store
+
+    @staticmethod
+    def _serve_at(ownership: Ownership, socket: Path) -> None:
+        ownership.tell(Standing.SERVING, socket=str(socket))
 
     def _gone(self) -> FileGoneError:
         return FileGoneError(
@@ -149,17 +155,21 @@ class SharedStore(Verbs):
             " connect again to go on with what is there now"
         )
 
-    def _introduce(self, role: Role) -> None:
-        """Register at the next owner, here or elsewhere, what was registered at the last."""
+    def _introduce(self, role: Role) -> bool:
+        """Register at the next owner, here or elsewhere, what was registered at the last; whether that is done."""
         with self._role.change:
             registered = self._desk.all()
+        untold = False
         for one in registered:
             try:
                 one.register(role, self._wake_of)
-            except QueueUnavailable:
+            except QueueError:
                 if isinstance(role, Guest):
                     raise
-                # It cannot write; whoever asks it next is told.
+                # It cannot write, and is the owner nevertheless; whoever asks it next is told why.
+                untold = True
+        self._untold = untold
+        return not untold
 
     def _give_up(self) -> None:
         for one in self._desk.all():
@@ -244,6 +254,9 @@ class SharedStore(Verbs):
     ) -> Turn:
         """Record reports, renew the lease, and claim, in one commit."""
         seat = self._desk.seated.get(worker_id)
+        if seat is not None and self._untold and self._owned is not None:
+            # Who is not seated yet would be told that its lease is over.
+            seat.register(self._owned, self._wake_of)
 
         def keep(turn: Turn) -> None:
             if seat is not None:
@@ -264,11 +277,16 @@ class SharedStore(Verbs):
         held: Collection[int] = (),
     ) -> None:
         """Make a worker known, or have it come back."""
+        before = self._desk.seated.get(worker.worker_id)
+        if before is not None:
+            before.stop()
         self._register(Seated(worker, handlers, wake, set(held)))
 
     def leave(self, worker_id: str) -> None:
         """Forget a worker; what it still has is given back."""
-        self._desk.seated.pop(worker_id, None)
+        seat = self._desk.seated.pop(worker_id, None)
+        if seat is not None:
+            seat.stop()
         super().leave(worker_id)
 
     def retain(self, seconds: float | None, keep: int | None = None) -> None:

@@ -18,7 +18,7 @@ from nbqueue.stores import opening
 from nbqueue.stores.foreign import Foreign, ForeignCode, ForeignJobs
 from nbqueue.stores.index import Index
 from nbqueue.stores.ledger import Ledger
-from nbqueue.stores.owner import Ownership, check_path
+from nbqueue.stores.owner import Ownership, Standing, check_path
 
 __all__ = ["ForeignFile"]
 
@@ -106,6 +106,8 @@ class ForeignFile:
         except BaseException:
             self._ownership.release(remove=True)
             raise
+        # Somebody may think about it for long; who wants the file meanwhile need not wait to be told.
+        self._ownership.tell(Standing.ALONE, reason="somebody looks at what is foreign in it")
 
     def _open(self) -> None:
         self._connection = opening.connect(self._path)

@@ -102,6 +102,12 @@ def _serves(seat: Seat, queue: str) -> bool:
 def _no_handler(job: LiveJob) -> str:
     command, origin = job.new.spec.command, job.new.spec.origin
     kind, _, where = origin.partition(":")
+    if kind == "notebook" and job.new.spec.code:
+        # Nothing here tells whether there is a copy, and whether that kernel lives.
+        return (
+            f"no handler: waiting for the kernel of {where} (a worker there, and after a restart the cell that defines"
+            f' "{command}"), or for another worker to take over a copy of its code'
+        )
     if kind == "notebook":
         return f'no handler: waiting for the kernel of {where}; run the cell there that defines "{command}"'
     if kind == "module":

@@ -15,14 +15,15 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
-from nbqueue.errors import DispatchFailed, InvalidCommand, QueueError
+from nbqueue.errors import InvalidCommand, QueueError
 from nbqueue.handlers.handler import Registry
 from nbqueue.jobs import JobRecord, NewJob
 from nbqueue.running import displays
 from nbqueue.running.run import Runner, Services
 from nbqueue.slots import SlotFile
-from nbqueue.store import OUTPUT, Answer, Handlers, LogChunk, Report, ReportKind, Store, WorkerInfo
+from nbqueue.store import OUTPUT, Handlers, LogChunk, ReportKind, Store, WorkerInfo
 from nbqueue.worker.options import new_slot_file
+from nbqueue.worker.recording import last_turn
 
 __all__ = ["run_here"]
 
@@ -58,7 +59,7 @@ def run_here(store: Store, registry: Registry, job: NewJob, services: Services) 
         if slot_file is not None:
             slot_file.begin(0, claim.fence)
         report = Runner(registry.resolve, services).begin(claim).run(_perform)
-        (answer,) = _recorded(store, info.worker_id, report)
+        (answer,) = last_turn(store, info.worker_id, [report]).answers
     _replay(report.logs)
     if report.kind is not ReportKind.ENDED or not answer.done:
         reason = report.error or answer.reason or f'the handler of "{command}" has gone'
@@ -82,14 +83,6 @@ def _seated(store: Store, info: WorkerInfo) -> Iterator[SlotFile | None]:
     finally:
         if slot_file is not None:
             slot_file.close()
-
-
-def _recorded(store: Store, worker_id: str, report: Report) -> Sequence[Answer]:
-    """Record the end of a job that has run: a commit that failed once is tried again, or it would run twice."""
-    for _ in range(2):
-        with contextlib.suppress(DispatchFailed):
-            return store.turn(worker_id, [report], 0).answers
-    return store.turn(worker_id, [report], 0).answers
 
 
 def _replay(logs: Sequence[LogChunk]) -> None:

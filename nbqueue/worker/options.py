@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from nbqueue.errors import QueueUnavailable
 from nbqueue.executor import Executor
 from nbqueue.handlers.handler import Registry
 from nbqueue.running.run import Services
@@ -74,6 +75,21 @@ def new_info(means: Means) -> WorkerInfo:
 
 
 def new_slot_file(store: Store, info: WorkerInfo, slots: int) -> SlotFile | None:
-    """Make the slot file of a worker, before it joins; None for a store that nobody outlives."""
+    """Make the slot file of a worker, before it joins; None for a store that nobody outlives.
+
+    Raises
+    ------
+    QueueUnavailable
+        Where there can be none, as on a full disk.
+    """
     folder: Path | None = getattr(store, "slot_folder", None)
-    return None if folder is None else SlotFile(folder / f"{info.worker_id}.slots", slots)
+    if folder is None:
+        return None
+    path = folder / f"{info.worker_id}.slots"
+    try:
+        return SlotFile(path, slots)
+    except OSError as error:
+        raise QueueUnavailable(
+            f"{path} cannot be made ({error.strerror or error}), which tells others when this process dies;"
+            f" free some room on its disk, or make {folder} writable"
+        ) from error

@@ -22,6 +22,7 @@ from nbqueue.worker.halting import Halting
 from nbqueue.worker.known import Known
 from nbqueue.worker.options import Means, new_info, new_slot_file
 from nbqueue.worker.prefetch import Prefetch
+from nbqueue.worker.recording import last_turn
 
 __all__ = ["Turns"]
 
@@ -107,7 +108,7 @@ class Turns:
         """Report for the last time, and leave the store; whatever it says to that, this is over."""
         try:
             if reports:
-                self._settle(reports, self._store.turn(self.info.worker_id, reports, 0))
+                self._settle(reports, last_turn(self._store, self.info.worker_id, reports))
             self._store.leave(self.info.worker_id)
         except QueueError as error:
             _log.warning("worker %s could not report its last jobs: %s", self.info.worker_id, error)

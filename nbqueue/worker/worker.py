@@ -91,6 +91,10 @@ class Worker:
         """Whether it takes no more jobs."""
         return self._turns.stopping.is_set()
 
+    def under_way(self) -> int:
+        """Count its jobs that run now."""
+        return len(self._means.executor.running())
+
     def start(self) -> Self:
         """Begin to work in the background; a worker that works already is left alone.
 

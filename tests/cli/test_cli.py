@@ -544,6 +544,23 @@ def test_signal_finishes_what_runs(
         assert queues.jobs()["state"].tolist() == ["pending", "succeeded"]
 
 
+def test_a_signal_is_about_its_own_jobs(here: Path, shell: Callable[..., Shell]) -> None:
+    """What another worker runs is not said to be finished, and not waited for."""
+    os.mkfifo("pipe")
+    dispatched("gate", "pipe")
+    busy = shell("work", "--import", "nbq_tasks")
+    busy.until("gate is running")
+    idle = shell("work", "--import", "nbq_tasks")
+    idle.until("Working on")
+    idle.signal(signal.SIGTERM)
+    idle.until("SIGTERM: takes no more jobs, stopping")
+    assert idle.end() == 0, idle.seen
+    busy.signal(signal.SIGTERM)
+    busy.until("SIGTERM: takes no more jobs, finishing 1")
+    (here / "pipe").write_text("go on")
+    assert busy.end() == 0, busy.seen
+
+
 def test_second_signal_gives_back(here: Path, shell: Callable[..., Shell]) -> None:
     """A second signal gives what runs back to its queue, with its attempt not counted; the exit code is 0."""
     dispatched("stubborn")

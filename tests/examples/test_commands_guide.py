@@ -15,6 +15,9 @@ import pytest
 
 import nbqueue as nbq
 from nbqueue import CommandQueue, JobDispatch, QueuedCommand, State
+from nbqueue.executor import StopReason
+from nbqueue.executors.thread import ThreadExecutor
+from nbqueue.stores.ledger import Ledger, Writes
 
 from .conftest import PATIENCE, Clock
 
@@ -197,16 +200,14 @@ def test_timeout_of_what_cannot_be_stopped(queues: nbq.QueueManager) -> None:
         return "late"
 
     cmd = QueuedCommand("data:process").with_timeout(0.05)
-    worker = queues.worker()
-    stop_job = worker._executor.stop_job
 
-    def stop(*args: object) -> bool:
-        stopped = stop_job(*args)
-        told.set()
-        return stopped
+    class Telling(ThreadExecutor):
+        def stop_job(self, fence: int, reason: StopReason) -> bool:
+            stopped = super().stop_job(fence, reason)
+            told.set()
+            return stopped
 
-    worker._executor.stop_job = stop
-    with worker:
+    with queues.worker(executor=Telling(1)):
         receipt = queues.dispatch(cmd)
         assert told.wait(PATIENCE)
         assert receipt.state is State.RUNNING
@@ -366,13 +367,15 @@ def test_handling_dispatch_errors(path: Path, monkeypatch: pytest.MonkeyPatch, s
         said = dispatched(queue, cmd.with_arg(threading.Lock()))
         assert said.startswith("Invalid command configuration: task:process")
 
-        with monkeypatch.context() as patch:
+        commit, full = Ledger.commit, [OSError(28, "No space left on device")]
 
-            def full(*_: object) -> None:
-                raise OSError(28, "No space left on device")
+        def once(ledger: Ledger, writes: Writes) -> None:
+            if full:
+                raise full.pop()
+            commit(ledger, writes)
 
-            patch.setattr(queues.store._ledger, "commit", full)
-            said = dispatched(queue, cmd)
+        monkeypatch.setattr(Ledger, "commit", once)
+        said = dispatched(queue, cmd)
         assert said.startswith("Failed to dispatch: ")
         assert "nothing of this call was accepted" in said
         assert "No space left on device" in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import io
 import os
 import random
 import signal
@@ -176,6 +177,24 @@ def wander(path: str) -> None:
     os.chdir(path)
 
 
+def spoil(how: str) -> int:
+    {
+        "environment": lambda: (os.environ.update(NBQ_TEST_NAME="spoilt"), sys.path.append("/spoilt")),
+        "umask": lambda: os.umask(0o777),
+        "streams": lambda: (os.close(1), os.close(2)),
+        "stdout": sys.stdout.close,
+        "another stdout": lambda: setattr(sys, "stdout", io.StringIO()),
+        "alarm": lambda: signal.setitimer(signal.ITIMER_REAL, 0.05),
+    }[how]()
+    return os.getpid()
+
+
+def after(seconds: float) -> list[Any]:
+    print("heard")
+    time.sleep(seconds)
+    return [os.environ.get("NBQ_TEST_NAME"), "/spoilt" in sys.path, os.umask(0o77) == 0o777]
+
+
 def dispatch_more(ctx: Context, number: int) -> list[str]:
     one = ctx.dispatch(nbq.QueuedCommand("more", args=[number]), priority=5)
     two = nbq.dispatch(nbq.QueuedCommand("more", args=[number + 1]))
@@ -210,6 +229,7 @@ CHILD_JOBS = {
             ask_and_clean,
         ),
         *(talk_all_ways, show_between, draw, take, burn, fork, leave_running, leave_thread, where, wander),
+        *(spoil, after),
         *(dispatch_more, dispatch_more_async, dispatch_wrongly, count_far),
     )
 }

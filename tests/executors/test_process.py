@@ -22,6 +22,7 @@ from nbqueue.executors.process import GRACE, ProcessExecutor
 from nbqueue.handlers.definitions import function_handler
 from nbqueue.jobs import Options
 from nbqueue.lifecycle import Outcome
+from nbqueue.running.shipping import parcel_of
 from nbqueue.store import OUTPUT, Report, ReportKind
 from tests.executors.child_jobs import CHILD_JOBS
 from tests.executors.conformance import PATIENCE, Bench, ExecutorConformance, Meeting
@@ -335,6 +336,34 @@ def test_runs_code_of_the_notebook(bench: Callable[..., Bench]) -> None:
     assert value(one.run("main", 5)) == "another"
 
 
+def test_what_is_changed_in_place_is_sent_anew(bench: Callable[..., Bench]) -> None:
+    """A setting or a class that a cell changes without giving its name another value is not an old one in a child."""
+    one = bench()
+    space = define(
+        "SETTINGS = {'limit': 1}\nclass Mode: NAME = 'a'\ndef read(): return [SETTINGS['limit'], Mode.NAME]"
+    )
+    one.handlers["read"] = function_handler(space["read"], "read", Options())
+    assert value(one.run("read")) == [1, "a"]
+    space["SETTINGS"]["limit"] = 2
+    assert value(one.run("read")) == [2, "a"]
+    space["Mode"].NAME = "b"
+    assert value(one.run("read")) == [2, "b"]
+
+
+def test_an_unchanged_parcel_is_made_once() -> None:
+    """What has not changed keeps its number, and so is sent to a child once; one that is large is not packed to see."""
+    space = define(
+        "NAMES = ['a']\nLARGE = [b'x' * 2_000_000]\ndef few(): return NAMES\ndef many(): return LARGE"
+    )
+    few, many = (function_handler(space[name], name, Options()) for name in ("few", "many"))
+    numbers = parcel_of(few).number, parcel_of(many).number
+    assert (parcel_of(few).number, parcel_of(many).number) == numbers
+    space["NAMES"].append("b")
+    space["LARGE"].append(b"")
+    assert parcel_of(few).number > numbers[0]
+    assert parcel_of(many).number == numbers[1]
+
+
 def test_values_of_the_notebooks_classes_go_and_come(
     bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,6 +418,16 @@ def test_what_a_job_leaves_running_ends_with_it(bench: Callable[..., Bench], tmp
     assert one.run("leave_running", str(path)).outcome is Outcome.SUCCEEDED
     assert value(one.run("pid")) != before
     wait_gone(int(path.read_text()))
+
+
+@pytest.mark.parametrize("how", ["environment", "umask", "streams", "stdout", "another stdout", "alarm"])
+def test_what_a_job_spoils_is_not_the_next_ones(bench: Callable[..., Bench], how: str) -> None:
+    """A job has the environment of the parent, its output and its time, whatever the one before it has done to them."""
+    one = bench()
+    assert one.run("spoil", how).outcome is Outcome.SUCCEEDED
+    report = one.run("after", 0.2 if how == "alarm" else 0.0)
+    assert value(report) == [None, False, False]
+    assert said(report) == "heard\n"
 
 
 def test_a_fork_is_not_listened_to(bench: Callable[..., Bench], tmp_path: Path) -> None:

@@ -699,7 +699,13 @@ def test_file_made_before_there_were_batches(tmp_path: Path) -> None:
     with nbq.connect(path) as queues:
         receipt = queues.dispatch(nbq.QueuedCommand("x:y"))
     with duckdb.connect(str(path)) as connection:
-        connection.execute("DROP TABLE batches")
+        for statement in (
+            "DROP TABLE batches",
+            "ALTER TABLE workers DROP COLUMN lease",
+            "ALTER TABLE code DROP COLUMN put_us",
+            "UPDATE meta SET value = 1 WHERE name = 'schema'",
+        ):
+            connection.execute(statement)
     with nbq.connect(path) as queues:
         assert queues.job(receipt.job_id).state == "pending"
         batch = queues.map("x:y", [1, 2])

@@ -20,6 +20,7 @@ from nbqueue.facade import controls, intake
 from nbqueue.handlers.handler import Handler
 from nbqueue.handlers.registry import Call, registry
 from nbqueue.store import Selection
+from nbqueue.stores.duckdb import DuckDBStore
 from nbqueue.stores.memory import MemoryStore
 
 SOON = 20.0
@@ -166,6 +167,21 @@ def test_a_manager_that_nobody_holds_lets_go(tmp_path: Path) -> None:
     with nbq.connect(path) as queues:
         assert queues.store is not store
     other.close()
+
+
+def test_what_cannot_be_set_up_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file whose disk is full when it is connected to is not held, though a notebook keeps the traceback."""
+    config = nbq.QueueConfig(path=tmp_path / "jobs.duckdb", default_queue="imports")
+    with monkeypatch.context() as patch:
+        patch.setattr(DuckDBStore, "add_queue", lambda *_: _raise(nbq.DispatchFailed("no room")))
+        with pytest.raises(nbq.DispatchFailed, match="no room") as kept:
+            nbq.connect(config)
+    DuckDBStore(tmp_path / "jobs.duckdb").close()
+    assert kept.traceback
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def test_the_manager_is_the_one_connected_last() -> None:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -264,7 +265,8 @@ def test_awaiting_can_be_given_up(queues: nbq.QueueManager) -> None:
     asyncio.run(main())
     assert receipt.state is nbq.State.PENDING
     # Left is what tells the receipt itself of the end.
-    watchers = queues.store._index.watchers()  # type: ignore[attr-defined]
+    store: Any = queues.store
+    watchers = getattr(store, "_owned", store)._index.watchers()
     assert [len(found) for found in watchers.values()] == [1]
 
 

@@ -9,18 +9,24 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from filelock import FileLock
 
 import nbqueue as nbq
-from nbqueue.cli import terminal
-from nbqueue.errors import QueueUnavailable
+from nbqueue.cli import serving, terminal
+from nbqueue.cli.commands import main
+from nbqueue.errors import DispatchFailed, QueueUnavailable
+from nbqueue.facade.connecting import Connection, QueueConfig
 from nbqueue.secret import load_secret
-from nbqueue.store import Selection
+from nbqueue.store import Handlers, Selection, WorkerInfo
 from nbqueue.stores import opening
+from nbqueue.stores.duckdb import DuckDBStore
+from nbqueue.stores.memory import MemoryStore
 from nbqueue.stores.owner import Holder, Note, Ownership, Standing
 from nbqueue.stores.shared import SharedStore
 from nbqueue.stores.sharing import joining
@@ -235,6 +241,58 @@ def test_the_file_is_deleted(path: Path, opened: Open) -> None:
     assert opened().get([job.job_id]) == []
 
 
+def test_serving_ends_with_its_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``nbqueue serve`` does not go on holding what has been deleted, and says why it ends."""
+    monkeypatch.setattr(serving, "_GLANCE", 0.02)
+
+    def delete() -> None:
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            note = Note.read(path.with_name("jobs.duckdb.lock"))
+            if note is not None and note.standing is Standing.SERVING:
+                break
+            time.sleep(0.01)
+        path.unlink()
+
+    thread = threading.Thread(target=delete)
+    thread.start()
+    ended = CliRunner().invoke(main, ["serve", "--db", str(path)])
+    thread.join()
+    assert ended.exit_code == 1
+    assert "until Ctrl-C" in ended.stderr
+    assert f"Error: {path} was deleted or replaced" in ended.stderr
+
+
+def test_takes_over_on_a_full_disk(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever takes over and cannot write is the owner nevertheless; what is registered there is, once it can."""
+    owner, guest = opened(), opened()
+    job = new_job(FakeClock())
+    guest.insert([job])
+    guest.join(WorkerInfo(worker_id="w1", queues=()), Handlers(), lambda _claims: None)
+    ended, changed = threading.Event(), threading.Event()
+    guest.watch([job.job_id], lambda _record: ended.set())
+    guest.listen(changed.set)
+
+    def refuse(*_args: object, **_named: object) -> None:
+        raise DispatchFailed("there is no room")
+
+    with monkeypatch.context() as full:
+        for verb in ("join", "watch", "listen"):
+            full.setattr(DuckDBStore, verb, refuse)
+        owner.close()
+        assert guest.holder().here
+        assert isinstance(guest._role.ready, DuckDBStore)
+        with pytest.raises(DispatchFailed, match="no room"):
+            guest.turn("w1", (), 1)
+    assert not guest.turn("w1", (), 1).expired
+    assert [info.worker_id for info in guest.workers()] == ["w1"]
+    assert guest._role._keeper is not None
+    guest._role._keeper.join(10)
+    guest.cancel([job.job_id])
+    assert ended.wait(10)
+    assert changed.wait(10)
+
+
 def test_a_guest_comes_back(opened: Open) -> None:
     """Watches and listeners are at the next owner what they were at the last."""
     clock = FakeClock()
@@ -254,6 +312,70 @@ def test_a_guest_comes_back(opened: Open) -> None:
     changed.clear()
     guest.insert([new_job(clock)])
     assert not changed.is_set()
+
+
+# ----------------------------------------------------------------------------------------------- opening and closing
+def test_a_slow_close_stops_nobody_else() -> None:
+    """While a store is closed, others of this process are opened."""
+    closing, go = threading.Event(), threading.Event()
+
+    class Slow(MemoryStore):
+        def close(self) -> None:
+            closing.set()
+            go.wait(30)
+
+    slow = Connection(QueueConfig(driver="memory"), Slow())
+    threads = [threading.Thread(target=slow.close)]
+    threads[0].start()
+    try:
+        assert closing.wait(10)
+        opened: list[Connection] = []
+        threads.append(
+            threading.Thread(target=lambda: opened.append(Connection(QueueConfig(driver="memory"))))
+        )
+        threads[1].start()
+        threads[1].join(10)
+        assert opened
+        assert slow.closed
+    finally:
+        go.set()
+        for thread in threads:
+            thread.join(10)
+    opened[0].close()
+
+
+def test_opened_while_it_is_closed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who opens a file that another thread is closing waits for that, and owns it then."""
+    closing, go = threading.Event(), threading.Event()
+    close = SharedStore.close
+
+    def slowly(store: SharedStore) -> None:
+        closing.set()
+        go.wait(30)
+        close(store)
+
+    monkeypatch.setattr(SharedStore, "close", slowly)
+    first = Connection(QueueConfig(path=path))
+    opened: list[Connection] = []
+    threads = [
+        threading.Thread(target=first.close),
+        threading.Thread(target=lambda: opened.append(Connection(QueueConfig(path=path)))),
+    ]
+    try:
+        threads[0].start()
+        assert closing.wait(10)
+        threads[1].start()
+        threads[1].join(0.2)
+        assert not opened
+    finally:
+        go.set()
+        for thread in threads:
+            thread.join(30)
+    store = opened[0].store
+    assert isinstance(store, SharedStore)
+    assert isinstance(store._role.ready, DuckDBStore)
+    assert store is not first.store
+    opened[0].close()
 
 
 @pytest.mark.parametrize(("verb", "times"), [("query", 2), ("find", 8)])

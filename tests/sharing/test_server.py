@@ -80,6 +80,20 @@ def test_a_stranger_calls(address: str, sent: bytes) -> None:
             pass
 
 
+def test_its_socket_is_removed(owner: SharedStore, path: Path, address: str) -> None:
+    """Who is here goes on, and who comes is let in, where somebody has tidied up the folder of sockets."""
+    before = SharedStore(path, lambda: SECRET)
+    Path(address).unlink()
+    job = new_job(FakeClock())
+    before.insert([job])
+    after = SharedStore(path, lambda: SECRET)
+    assert isinstance(after._role.ready, Guest)
+    assert [record.job_id for record in after.get([job.job_id])] == [job.job_id]
+    after.close()
+    before.close()
+    assert owner.holder().here
+
+
 def test_a_wrong_key(address: str) -> None:
     """Whoever does not know the secret is let go before a message of his is looked at."""
     with pytest.raises(WireError, match="another secret"):

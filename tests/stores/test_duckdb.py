@@ -464,6 +464,22 @@ def test_link_is_the_same_file(opened: Callable[[], DuckDBStore], path: Path, tm
     assert not (tmp_path / "link.duckdb.lock").exists()
 
 
+def test_another_name_is_refused(opened: Callable[[], DuckDBStore], path: Path, tmp_path: Path) -> None:
+    """A hard link is the same file behind another lock: neither this process nor another opens it."""
+    opened()
+    other = tmp_path / "other.duckdb"
+    os.link(path, other)
+    # Which drops DuckDB's own lock on it.
+    other.read_bytes()
+    program = f"import pathlib, nbqueue.stores.duckdb as d; d.DuckDBStore(pathlib.Path({str(other)!r}))"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "is another name of a file that a queue is open on (a hard link)" in done.stderr
+    with pytest.raises(QueueUnavailable, match="is another name of a file"):
+        DuckDBStore(other)
+    assert path.exists()
+
+
 def foreign(path: Path, *statements: str) -> None:
     with duckdb.connect(str(path)) as con:
         for statement in statements:
@@ -506,6 +522,16 @@ def test_refused_file(path: Path, tmp_path: Path, case: str) -> None:
         DuckDBStore(path)
     assert str(path) in str(refused.value)
     assert content() == before
+
+
+@pytest.mark.parametrize("name", ["what?.duckdb", "what?/jobs.duckdb"])
+def test_a_question_mark(tmp_path: Path, name: str) -> None:
+    """A path whose log DuckDB would put elsewhere is refused, with the sign named, and nothing is made."""
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    with pytest.raises(QueueUnavailable, match=r'has a "\?" in it'):
+        DuckDBStore(path)
+    assert list(path.parent.iterdir()) == []
 
 
 def test_missing_folder(tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ import pytest
 
 from nbqueue.errors import DispatchFailed, QueueUnavailable
 from nbqueue.jobs import JobRecord, State
-from nbqueue.store import Selection
+from nbqueue.store import LogChunk, Report, ReportKind, Selection
 from nbqueue.stores import duckdb as duckdb_module
 from nbqueue.stores import opening
 from nbqueue.stores.duckdb import DuckDBStore
+from nbqueue.stores.ledger import Ledger, Writes
 from nbqueue.testing import FakeClock, FakeWorker, new_job
 from nbqueue.testing.workers import check_books, get, ids
 
@@ -68,7 +69,7 @@ FILL = """
 import json, os, resource, signal, sys, threading
 from pathlib import Path
 from nbqueue.errors import QueueError
-from nbqueue.store import Selection
+from nbqueue.store import LogChunk, Report, ReportKind, Selection
 from nbqueue.stores import duckdb
 from nbqueue.testing import FakeClock, FakeWorker, new_job
 
@@ -136,6 +137,7 @@ import resource, signal, sys
 from pathlib import Path
 from nbqueue.errors import QueueUnavailable
 from nbqueue.stores.duckdb import DuckDBStore
+from nbqueue.stores.ledger import Ledger, Writes
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, resource.RLIM_INFINITY))
 try:
@@ -252,6 +254,34 @@ def test_invalidated_database(opened: Callable[[], DuckDBStore], clock: FakeCloc
         store.insert([new_job(clock)])
     assert worker.end(claim).done
     assert get(store, job).state is State.SUCCEEDED
+    check_books(store)
+
+
+def test_invalidated_when_all_was_written(
+    opened: Callable[[], DuckDBStore], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit that failed when it was on disk loses no job and says no line twice: nobody got what it gave."""
+    store = opened()
+    worker = FakeWorker(store)
+    jobs = [new_job(clock), new_job(clock)]
+    store.insert(jobs)
+    claim = worker.take_one()
+    commit = Ledger.commit
+
+    def fail_late(ledger: Ledger, writes: Writes) -> None:
+        commit(ledger, writes)
+        monkeypatch.undo()
+        raise duckdb.FatalException("FATAL Error: a checkpoint went wrong")
+
+    monkeypatch.setattr(Ledger, "commit", fail_late)
+    news = Report(claim, ReportKind.NEWS, logs=(LogChunk("stdout", "once\n", clock.time()),))
+    with pytest.raises(DispatchFailed):
+        worker.turn(news, slots=2)
+    turn = worker.turn(news, slots=2)
+    assert [claim.job_id for claim in turn.claims] == [jobs[1].job_id]
+    assert store.query("SELECT count(*) AS n FROM logs").n[0] == 1
+    assert worker.end(claim).done
+    assert worker.end(turn.claims[0]).done
     check_books(store)
 
 

@@ -22,6 +22,7 @@ import nbqueue as nbq
 from nbqueue import payload
 from nbqueue.cli.commands import main
 from nbqueue.errors import NotSupported, PayloadUntrusted, QueueUnavailable
+from nbqueue.facade.trusting import foreign_in
 from nbqueue.handlers.registry import registry
 from nbqueue.payload import bundles
 from nbqueue.payload.notation import to_base64
@@ -235,6 +236,13 @@ def test_a_file_that_is_open(file: Path) -> None:
         with pytest.raises(QueueUnavailable, match="is held by process"):
             nbq.trust(file)
     assert run("trust", str(file), "--yes").exit_code == 0
+
+
+def test_a_file_that_is_looked_at(file: Path) -> None:
+    """Whoever wants the file while somebody makes up their mind is told so, and need not wait."""
+    with foreign_in(file), pytest.raises(QueueUnavailable, match="somebody looks at what is foreign"):
+        nbq.connect(file)
+    nbq.connect(file).close()
 
 
 @pytest.mark.parametrize("what", ["missing", "text", "database"])

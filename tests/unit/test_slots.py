@@ -14,6 +14,7 @@ import pytest
 
 from nbqueue import slots as slots_module
 from nbqueue.slots import SlotFile, begun_claims, is_alive
+from nbqueue.stores.recovery import SlotFolder
 
 pytestmark = pytest.mark.skipif(slots_module.fcntl is None, reason="there is no flock here")
 
@@ -76,6 +77,13 @@ def test_killed(path: Path) -> None:
         assert list(begun_claims(path)) == list(begun_claims(path.parent)) == [7]
 
 
+def test_room_is_taken_at_once(path: Path) -> None:
+    """A mark that found no room on a full disk would end the process, so the room is had when the file is made."""
+    file = SlotFile(path, 600)
+    assert path.stat().st_blocks * 512 >= 600 * 8
+    file.close()
+
+
 def test_fork_does_not_keep_it_alive(path: Path) -> None:
     """A forked child that outlives the worker's process is not that worker; its marks are still read."""
     with holder(path, "fork") as process:
@@ -124,6 +132,57 @@ def test_leaks_nothing(path: Path) -> None:
     before = len(list(Path("/dev/fd").iterdir()))
     for _ in range(50):
         SlotFile(path, 4).close()
+    assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+def test_sweep_what_was_being_made(path: Path) -> None:
+    """What a process left that was killed while it made a slot file goes; what another is making stays."""
+    path.parent.mkdir()
+    dead, making = (path.with_name(f"{name}.slots.new") for name in ("dead", "making"))
+    dead.touch()
+    with making.open("wb") as file:
+        slots_module.fcntl.flock(file, slots_module.fcntl.LOCK_EX)
+        SlotFolder(path.parent).sweep()
+        assert list(path.parent.iterdir()) == [making]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_swept_before_it_is_locked(path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """Who sweeps just then may take what is being made for a left-over: it is made again."""
+    lock, times = slots_module._lock, []
+
+    def swept(new: Path) -> int | None:
+        times.append(new)
+        if len(times) > 1:
+            return lock(new)
+        if when == "before":
+            new.unlink()
+            return lock(new)
+        descriptor = lock(new)
+        new.unlink()
+        return descriptor
+
+    monkeypatch.setattr(slots_module, "_lock", swept)
+    file = SlotFile(path, 2)
+    assert len(times) == 2
+    assert is_alive(path) is True
+    file.begin(0, 5)
+    assert list(begun_claims(path)) == [5]
+    file.close()
+    assert list(path.parent.iterdir()) == []
+
+
+def test_no_room_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slot file that cannot be made leaves neither a half one nor a descriptor."""
+
+    def refuse(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = len(list(Path("/dev/fd").iterdir()))
+    monkeypatch.setattr(slots_module.mmap, "mmap", refuse)
+    with pytest.raises(OSError, match="No space"):
+        SlotFile(path, 2)
+    assert list(path.parent.iterdir()) == []
     assert len(list(Path("/dev/fd").iterdir())) == before
 
 

@@ -14,15 +14,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import nbqueue as nbq
-from nbqueue.errors import QueueUnavailable
+from nbqueue.errors import DispatchFailed, QueueUnavailable
 from nbqueue.executors.thread import ThreadExecutor
 from nbqueue.running.run import Runner
 from nbqueue.slots import SlotFile
-from nbqueue.store import Handlers, Report, Turn
+from nbqueue.store import Handlers, Report, ReportKind, Turn
+from nbqueue.stores.duckdb import DuckDBStore
 from nbqueue.stores.memory import MemoryStore
 
 ROOT = Path(__file__).parent.parent.parent
@@ -107,6 +109,26 @@ def test_stop_gives_back_what_does_not_end(queues: nbq.QueueManager, gate: Gate,
         assert receipt.wait(PATIENCE).attempt == 1
     endings = queues.events()["event"].isin(["succeeded", "failed", "stale"])
     assert endings.sum() == 1
+
+
+def test_the_last_commit_fails_once(
+    queues: nbq.QueueManager, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a stopped worker reports last is tried again, and what it holds is given back at once, not by its lease."""
+    worker = queues.worker(concurrency=1).start()
+    receipt = gated(queues, gate)
+    turn, fails = DuckDBStore.turn, iter([True])
+
+    def fail_once(store: DuckDBStore, worker_id: str, reports: Sequence[Report], *rest: Any) -> Turn:
+        if any(report.kind is ReportKind.RELEASED for report in reports) and next(fails, False):
+            raise DispatchFailed("no room")
+        return turn(store, worker_id, reports, *rest)
+
+    monkeypatch.setattr(DuckDBStore, "turn", fail_once)
+    worker.stop(0)
+    assert next(fails, False) is False
+    assert stands(receipt) == ("pending", 0, 0)
+    assert queues.workers() == []
 
 
 def test_a_second_stop_shortens_the_first(queues: nbq.QueueManager, gate: Gate) -> None:
@@ -210,6 +232,17 @@ class Unstartable(ThreadExecutor):
         super().start(runner, done, slot_file)
 
 
+def test_a_slot_file_that_cannot_be_made(queues: nbq.QueueManager, tmp_path: Path) -> None:
+    """A worker that could not tell others of its death does not begin, and says why."""
+    (tmp_path / "jobs.duckdb.slots").touch()
+    worker = queues.worker(concurrency=1)
+    with pytest.raises(QueueUnavailable, match=r"jobs\.duckdb\.slots.* cannot be made"):
+        worker.start()
+    (tmp_path / "jobs.duckdb.slots").unlink()
+    with worker:
+        assert [info.worker_id for info in queues.workers()] == [worker.worker_id]
+
+
 def test_an_executor_that_does_not_start(queues: nbq.QueueManager, gate: Gate) -> None:
     """The error is raised where ``start`` was called, nothing is left of the worker, and it can be started again."""
     gate.go_on.set()
@@ -246,7 +279,12 @@ def interrupt(gate: Gate) -> Iterator[None]:
         if gate.began.wait(PATIENCE):
             while not waits():
                 time.sleep(0.001)
-            signal.pthread_kill(main, signal.SIGINT)
+            # Python drops what is raised in a destructor, which may run at any moment: one presses Ctrl-C again then.
+            while waits():
+                signal.pthread_kill(main, signal.SIGINT)
+                until = time.monotonic() + 2.0
+                while waits() and time.monotonic() < until:
+                    time.sleep(0.001)
 
     watching = threading.Thread(target=watch)
     watching.start()

@@ -22,23 +22,33 @@ class Registration:
     def __init__(self) -> None:
         self._at: Store | None = None
         self._stop: Callable[[], None] | None = None
+        self._stopped = False
+        #: Held while a store is told, so that two threads do not tell it twice.
+        self._telling = threading.Lock()
 
     @property
     def over(self) -> bool:
         """Whether nothing will come of it any more."""
-        return False
+        return self._stopped
 
     def register(self, store: Store, wake_of: WakeOf) -> None:
-        """Make it known at this store, unless it is."""
-        if self._at is not store and not self.over:
-            self._at = store
+        """Make it known at this store, unless it is; where that fails it can be done again."""
+        with self._telling:
+            if self._at is store or self.over:
+                return
             self._stop = self._tell(store, wake_of)
+            self._at = store
+        if self._stopped:
+            # It was taken back while the store was told.
+            self.stop()
 
     def _tell(self, store: Store, wake_of: WakeOf) -> Callable[[], None] | None:
         raise NotImplementedError
 
     def stop(self) -> None:
         """Take it back."""
+        # Without waiting for who tells a store: it may wait for the thread that this is called from.
+        self._stopped = True
         if self._stop is not None:
             self._stop()
 
@@ -55,6 +65,11 @@ class Seated(Registration):
 
     def _tell(self, store: Store, wake_of: WakeOf) -> None:
         store.join(self.info, self.handlers, wake_of(store, self), frozenset(self.held))
+
+    def stop(self) -> None:
+        """Have it join no store any more; that it leaves is said afterwards."""
+        with self._telling:
+            super().stop()
 
     def give_up(self) -> None:
         """Have it take a turn, which tells it why there are no more."""

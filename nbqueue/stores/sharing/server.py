@@ -12,6 +12,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ CONNECTIONS_MAX = 512
 _PATIENCE = 5.0
 #: So many seconds guests are given to take in what they are told last.
 _LAST_WORDS = 1.0
+#: So often it looks whether its socket can still be found, seconds.
+_GLANCE = 1.0
 
 
 def channel_key(secret: bytes) -> bytes:
@@ -48,6 +51,8 @@ class Server:
         Its file.
     secret : bytes
         What guests have to know.
+    moved : Callable[[Path], None]
+        Is told where guests come from now on, where somebody has removed the socket.
 
     Raises
     ------
@@ -55,10 +60,11 @@ class Server:
         Where no socket can be had.
     """
 
-    def __init__(self, store: Served, queue: Path, secret: bytes):
-        self._store = store
+    def __init__(self, store: Served, queue: Path, secret: bytes, moved: Callable[[Path], None]):
+        self._store, self._queue, self._moved = store, queue, moved
         self._key = channel_key(secret)
         self._listener, self.path = sockets.listen(queue)
+        self._listener.settimeout(_GLANCE)
         self._change = threading.Condition()
         self._stopping = threading.Event()
         #: Verbs that are being done, and their answers sent.
@@ -82,6 +88,9 @@ class Server:
         while not self._stopping.is_set():
             try:
                 connection = sockets.keep(self._listener.accept()[0])
+            except TimeoutError:
+                self._stay_findable()
+                continue
             except OSError:
                 # Closed; or out of descriptors, which others may give back.
                 self._stopping.wait(0.05)
@@ -95,6 +104,25 @@ class Server:
                 )
                 self._threads.add(thread)
             thread.start()
+
+    def _stay_findable(self) -> None:
+        """Listen elsewhere where the socket was removed: runtime folders go with the last login of their user."""
+        if self.path.exists():
+            return
+        try:
+            listener, path = sockets.listen(self._queue)
+        except (NbqueueError, OSError) as error:
+            _log.debug("%s is gone, and there is no other: %s", self.path, error)
+            return
+        listener.settimeout(_GLANCE)
+        with self._change:
+            if self._stopping.is_set():
+                listener.close()
+                path.unlink(missing_ok=True)
+                return
+            self._listener.close()
+            self._listener, self.path = listener, path
+        self._moved(path)
 
     def _attend(self, connection: socket.socket) -> None:
         """See one connection through, from its handshake to its end."""

@@ -38,8 +38,8 @@ class Succession:
         What people call the file.
     settle : Callable[[threading.Event], Role]
         Owns the file or joins who does; the event ends the waiting for that.
-    introduce : Callable[[Role], None]
-        Registers there what is registered.
+    introduce : Callable[[Role], bool]
+        Registers there what is registered; whether that is done. If not, it is tried again, and this is the role.
     give_up : Callable[[], None]
         Is called when the file has gone for good.
     """
@@ -48,7 +48,7 @@ class Succession:
         self,
         name: str,
         settle: Callable[[threading.Event], Role],
-        introduce: Callable[[Role], None],
+        introduce: Callable[[Role], bool],
         give_up: Callable[[], None],
     ):
         self._name, self._settle, self._introduce, self._give_up = name, settle, introduce, give_up
@@ -62,6 +62,7 @@ class Succession:
         self.gone = ""
         self._closing = threading.Event()
         self._trouble: NbqueueError | None = None
+        self._introduced = True
         self._keeper: threading.Thread | None = None
 
     def begin(self) -> None:
@@ -115,7 +116,7 @@ class Succession:
         """Have it know what is registered, then let everybody ask it."""
         with self.change:
             self.current = role
-        self._introduce(role)
+        self._introduced = self._introduce(role)
         with self.change:
             if self.current is not role:
                 raise OwnerGoneError("the owner went while it was joined")
@@ -128,7 +129,9 @@ class Succession:
             role.follow()
             self.lose(role)
             role = self._come_back()
-        if self.gone:
+        while role is not None and not (self._introduced or role.broken or self._closing.wait(_TRY_AGAIN)):
+            self._introduced = self._introduce(role)
+        if self.gone or (role is not None and not self._introduced and not self._closing.is_set()):
             self._give_up()
 
     def _come_back(self) -> Role | None:

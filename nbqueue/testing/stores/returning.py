@@ -234,6 +234,20 @@ class Returning:
         clock.advance(50.0)
         assert ids(FakeWorker(store, "late").take(5)) == [delayed.job_id]
 
+    def test_reserved_twice_and_waiting(self, store: Store, clock: FakeClock) -> None:
+        """What was handed out again past its queue waits once for its next attempt, and runs once."""
+        worker = FakeWorker(store)
+        job = new_job(clock, tries=2, retry=RetryPolicy(backoff=(10.0,)))
+        store.insert([job], "w1")
+        worker.join()
+        (claim,) = store.insert([job], "w1")
+        worker.end(claim, Outcome.FAILED, error="E")
+        assert worker.take() == []
+        store.insert([new_job(clock, priority=-1)])
+        assert store.queues()[0].waiting == 1
+        clock.advance(11.0)
+        assert len(worker.take(3)) == 2
+
     def test_cancel_twice(self, store: Store, clock: FakeClock) -> None:
         """Sent again, a cancellation that was heard is done; what has ended otherwise is not."""
         need(store, Capability.CANCEL)
