@@ -50,6 +50,9 @@ _TICK = 0.2
 _TIMERS = signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF
 
 
+_HARMLESS = "tqdm_monitor"
+
+
 class _Job(NamedTuple):
     """What is to be run, as the parent says it."""
 
@@ -87,6 +90,8 @@ class _Worker:
         self._main = threading.get_ident()
         self._where: tuple[str, list[str], dict[str, str]] = "", sys.path[:], dict(os.environ)
         self._umask = os.umask(0o77)
+        #: The threads that are there before any job.
+        self._own: set[threading.Thread] = set()
         self._services = Services(
             key=lambda: self._line.ask("key"),
             dispatcher=RemoteDispatcher(self._line.ask),
@@ -98,6 +103,7 @@ class _Worker:
         """Run jobs until the parent says that there are no more."""
         signal.signal(_STOP, self._on_stop)
         threading.Thread(target=self._read, name="nbqueue-parent", daemon=True).start()
+        self._own = set(threading.enumerate())
         while (job := self._jobs.get()) is not None:
             self._do(job)
 
@@ -190,7 +196,21 @@ class _Worker:
         outlet.flush()
         after = measures.spent()
         usage = measures.usage_text(after.cpu_seconds - before.cpu_seconds, after.peak_memory)
-        self._line.send("ended", _fields(report), usage, after.cpu_seconds, _is_reusable(report))
+        self._line.send("ended", _fields(report), usage, after.cpu_seconds, self._is_reusable(report))
+
+    def _is_reusable(self, report: Report) -> bool:
+        """Whether another job may run here: nothing of this one runs on, there is memory, and output arrives."""
+        if report.cause == OUT_OF_MEMORY or not outlet.is_whole():
+            return False
+        # What they print would be the next job's. tqdm's only looks at bars that are.
+        if any(thread not in self._own and thread.name != _HARMLESS for thread in threading.enumerate()):
+            return False
+        try:
+            return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
+        except (AttributeError, OSError):
+            return True
 
     def _begin(self, claim: Claim, job: _Job) -> RemoteContext:
         capture = RemoteCapture(self._line.send, self._line.ask, key=self._services.key, owner=claim.job_id)
@@ -287,18 +307,6 @@ def _fields(report: Report) -> tuple[Any, ...]:
         report.traceback,
         report.fingerprint,
     )
-
-
-def _is_reusable(report: Report) -> bool:
-    """Whether another job may run here: nothing of this one runs on, there is memory, and output arrives."""
-    if report.cause == OUT_OF_MEMORY or not outlet.is_whole():
-        return False
-    try:
-        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:
-        return True
-    except (AttributeError, OSError):
-        return True
 
 
 def main() -> None:

@@ -79,6 +79,10 @@ class Child:
         self._lock = threading.RLock()
         self._used: Any = None
         self._oom_kills = measures.oom_kills()
+        #: What Linux counts as the peak of a process begins with that of whoever started it.
+        self._floor = measures.spent().peak_memory if sys.platform == "linux" else 0
+        #: The modules of this process as the child will find them, by what says how each was loaded.
+        self._loaded = _loaded()
         self._key = secrets.token_bytes(KEY_SIZE)
         self.channel: Channel | None = None
         self._pidfd: int | None = None
@@ -175,6 +179,12 @@ class Child:
         """Whether it has not ended."""
         return self._reap() is None
 
+    @property
+    def outdated(self) -> bool:
+        """Whether a module was loaded anew in this process, of which the child may have the old one."""
+        before, self._loaded = self._loaded, _loaded()
+        return any(spec is not self._loaded.get(name, spec) for name, spec in before.items())
+
     def kill(self) -> None:
         """End it and all that it started, at once."""
         with self._lock:
@@ -244,7 +254,8 @@ class Child:
             usage = measures.usage_text(None, None, name)
         else:
             seconds = used.ru_utime + used.ru_stime - self.cpu_seconds
-            usage = measures.usage_text(seconds, used.ru_maxrss * 1024, name)
+            peak = measures.peak_of(used)
+            usage = measures.usage_text(seconds, peak if peak > self._floor else None, name)
         cause = "out of memory" if oom else f"killed ({name})" if status < 0 else name
         return Ended(measures.exit_sentence(status, out_of_memory=oom), cause, usage)
 
@@ -277,6 +288,11 @@ class Child:
             if descriptor >= 0:
                 os.close(descriptor)
         self._wake_up = self._woken = -1
+
+
+def _loaded() -> dict[str, object]:
+    # A reload gives a module another spec, however it came about.
+    return {name: getattr(module, "__spec__", None) for name, module in sys.modules.copy().items()}
 
 
 def import_path() -> list[str]:

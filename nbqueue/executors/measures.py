@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 __all__ = [
     "Spent",
@@ -15,6 +15,7 @@ __all__ = [
     "exit_sentence",
     "limit_memory",
     "oom_kills",
+    "peak_of",
     "reset_peak",
     "spent",
     "usage_text",
@@ -52,6 +53,11 @@ def _high_water() -> int | None:
         return None
     _, found, rest = status.partition(b"VmHWM:")
     return int(rest.split(None, 1)[0]) * 1024 if found else None
+
+
+def peak_of(used: Any) -> int:
+    """Give the peak of a process that has ended, in bytes, of what ``os.wait4`` says that it used."""
+    return int(used.ru_maxrss) * _UNIT
 
 
 def reset_peak() -> bool:

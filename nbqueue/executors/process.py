@@ -116,7 +116,7 @@ class ProcessExecutor(CellThreads[_ProcessSlot]):
         """Have a child ready: the clock of the attempt is not to run meanwhile."""
         child = slot.child
         if child is not None:
-            if child.alive and child.jobs < (child.limits.max_jobs or child.jobs + 1):
+            if child.alive and child.jobs < (child.limits.max_jobs or child.jobs + 1) and not child.outdated:
                 return
             slot.child = None
             child.end()

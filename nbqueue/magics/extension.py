@@ -89,7 +89,16 @@ class NBQueue(Magics):
         )
         self.stop()
         self._worker = worker.start()
-        return f"a worker here serves every queue, {worker.info.concurrency} jobs at a time"
+        return self.work()
+
+    def work(self) -> str:
+        """Say what the worker here does."""
+        worker = self.working
+        if worker is None:
+            return "no worker here"
+        info = worker.info
+        where = ", in processes of their own" if info.executor == "process" else ""
+        return f"a worker here serves every queue, {info.concurrency} jobs at a time{where}"
 
     def stop(self) -> bool:
         """Stop the worker; whether there was one."""

@@ -41,12 +41,12 @@ def nbq(context: click.Context) -> None:
 def _status(magics: NBQueue) -> None:
     queues = magics.queues
     infos = queues.queues()
-    worker = magics.working
     print(queues.name)
-    if worker is None:
+    if magics.working is None:
         print("No worker here; %nbq work starts one.")
     else:
-        print(f"A worker here serves every queue, {worker.info.concurrency} jobs at a time.")
+        said = magics.work()
+        print(f"{said[0].upper()}{said[1:]}.")
     running = queues.jobs(state="running", limit=10)
     for row in terminal.rows_of(running):
         progress = row.get("progress")

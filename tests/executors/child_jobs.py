@@ -158,6 +158,11 @@ def fork(path: str) -> str:
     return "fork"
 
 
+def take_and_die(megabytes: int) -> None:
+    take(megabytes)
+    os._exit(3)
+
+
 def leave_running(path: str) -> None:
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     Path(path).write_text(str(other.pid))
@@ -228,7 +233,19 @@ CHILD_JOBS = {
             swallow,
             ask_and_clean,
         ),
-        *(talk_all_ways, show_between, draw, take, burn, fork, leave_running, leave_thread, where, wander),
+        *(
+            talk_all_ways,
+            show_between,
+            draw,
+            take,
+            take_and_die,
+            burn,
+            fork,
+            leave_running,
+            leave_thread,
+            where,
+            wander,
+        ),
         *(spoil, after),
         *(dispatch_more, dispatch_more_async, dispatch_wrongly, count_far),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from nbqueue import payload
 from nbqueue.errors import InvalidCommand
 from nbqueue.executor import Executor, StopReason
 from nbqueue.executors import make_executor
+from nbqueue.executors.measures import spent
 from nbqueue.executors.process import GRACE, ProcessExecutor
 from nbqueue.handlers.definitions import function_handler
 from nbqueue.jobs import Options
@@ -232,10 +234,28 @@ def test_shows_figures(bench: Callable[..., Bench]) -> None:
 
 
 def test_what_is_written_late_is_nobody_elses(bench: Callable[..., Bench]) -> None:
-    """What a thread prints after its job ended, while no job runs, is not the next one's."""
+    """What a thread prints after its job ended is not the next one's, which runs in another process."""
     one = bench()
     one.run("leave_thread")
-    assert value(one.run("give", 1)) == 1
+    report = one.run("after", 0.1)
+    assert said(report) == "heard\n"
+
+
+def test_a_module_that_was_reloaded_is_imported_anew(
+    bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a module has goes by name: once it was loaded again here, no child runs what was there before."""
+    path = tmp_path / "nbq_reloaded.py"
+    path.write_text("def answer(): return 'old'")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("nbq_reloaded")
+    one = bench()
+    one.handlers["answer"] = function_handler(module.answer, "answer", Options())
+    assert value(one.run("answer")) == "old"
+    path.write_text("def answer(): return 'edited'")
+    importlib.invalidate_caches()
+    one.handlers["answer"] = function_handler(importlib.reload(module).answer, "answer", Options())
+    assert value(one.run("answer")) == "edited"
 
 
 # ------------------------------------------------------------------------------------------------- limits and figures
@@ -261,10 +281,13 @@ def test_knows_what_an_attempt_took(bench: Callable[..., Bench]) -> None:
 
 
 def test_a_crash_has_its_figures(bench: Callable[..., Bench]) -> None:
-    """Of an attempt that took its process along the system tells what it used."""
-    usage = json.loads(bench().run("die", "exit").usage)
-    assert usage["exit"] == "exit 3"
-    assert usage["peak_memory"] > 1024 * 1024
+    """Of an attempt that took its process along the system tells what it used, and not what its parent did before."""
+    small = json.loads(bench().run("die", "exit").usage)
+    assert small["exit"] == "exit 3"
+    assert "peak_memory" not in small
+    most = spent().peak_memory // 1024**2 + 50
+    large = json.loads(bench().run("take_and_die", most).usage)
+    assert large["peak_memory"] > most * 1024**2
 
 
 def test_replaces_a_child_after_so_many_jobs(bench: Callable[..., Bench]) -> None:

@@ -261,6 +261,11 @@ def test_work_and_stop(loaded: InteractiveShell, capsys: pytest.CaptureFixture[s
     assert worker.concurrency == 2
     nbq_(loaded, "work")
     assert [worker.concurrency for worker in nbq.manager().workers()] == [4]
+    capsys.readouterr()
+    nbq_(loaded, "work --executor process")
+    nbq_(loaded, "")
+    said = capsys.readouterr().out.lower()
+    assert said.count("a worker here serves every queue, 4 jobs at a time, in processes of their own") == 2
 
 
 def test_config(loaded: InteractiveShell, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
