@@ -243,8 +243,8 @@ class Ownership:
                     continue
                 os.close(end)
                 msg = (
-                    f"{self._path} is another name of a file that a queue is open on (a hard link); open it by the"
-                    " name that it was opened by first, or make a copy"
+                    f"{self._path} is held already, by a process that knows it by another name (a hard link) or whose"
+                    f" {self.file.name} was removed; close it there, or open it by that other name"
                 )
                 raise QueueUnavailable(msg) from None
             except OSError:

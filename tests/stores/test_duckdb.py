@@ -474,10 +474,17 @@ def test_another_name_is_refused(opened: Callable[[], DuckDBStore], path: Path, 
     program = f"import pathlib, nbqueue.stores.duckdb as d; d.DuckDBStore(pathlib.Path({str(other)!r}))"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert "is another name of a file that a queue is open on (a hard link)" in done.stderr
-    with pytest.raises(QueueUnavailable, match="is another name of a file"):
+    assert "is held already, by a process that knows it by another name (a hard link)" in done.stderr
+    with pytest.raises(QueueUnavailable, match="by another name"):
         DuckDBStore(other)
-    assert path.exists()
+
+
+def test_a_removed_lock_file_lets_nobody_in(opened: Callable[[], DuckDBStore], path: Path) -> None:
+    """Whoever takes the new lock file is not the owner for that."""
+    opened()
+    path.with_name("jobs.duckdb.lock").unlink()
+    with pytest.raises(QueueUnavailable, match=r"whose jobs\.duckdb\.lock was removed"):
+        DuckDBStore(path)
 
 
 def foreign(path: Path, *statements: str) -> None:
