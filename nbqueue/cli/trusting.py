@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nbqueue.cli.terminal import table
+from nbqueue.sizes import shown
 
 if TYPE_CHECKING:
     from nbqueue.facade.trusting import Foreign
@@ -31,7 +32,7 @@ def as_text(foreign: Foreign) -> str:
             (
                 _printed(", ".join(found.commands)) or "(no job)",
                 _printed(", ".join(found.origins)),
-                _size(found.size),
+                shown(found.size),
                 _printed(found.code),
             )
             for found in foreign.code
@@ -47,10 +48,6 @@ def as_text(foreign: Foreign) -> str:
 def _printed(name: str) -> str:
     """A name as it may be shown: it comes from a stranger, and a terminal obeys what is not printable."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)
-
-
-def _size(count: int) -> str:
-    return f"{count} B" if count < 1024 else f"{count / 1024:,.0f} KB"
 
 
 def question(name: str) -> str:

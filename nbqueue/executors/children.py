@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from nbqueue.errors import NbqueueError, QueueError
 from nbqueue.executors import measures
 from nbqueue.executors.lifeline import KEY_SIZE, Lifeline
+from nbqueue.executors.loaded import Loaded
 from nbqueue.executors.streams import Streams
 from nbqueue.wire import Channel, ChannelClosedError, WireError
 
@@ -81,8 +82,8 @@ class Child:
         self._oom_kills = measures.oom_kills()
         #: What Linux counts as the peak of a process begins with that of whoever started it.
         self._floor = measures.spent().peak_memory if sys.platform == "linux" else 0
-        #: The modules of this process as the child will find them, by what says how each was loaded.
-        self._loaded = _loaded()
+        #: The modules of this process as the child will find them.
+        self._loaded = Loaded()
         self._key = secrets.token_bytes(KEY_SIZE)
         self.channel: Channel | None = None
         self._pidfd: int | None = None
@@ -182,8 +183,7 @@ class Child:
     @property
     def outdated(self) -> bool:
         """Whether a module was loaded anew in this process, of which the child may have the old one."""
-        before, self._loaded = self._loaded, _loaded()
-        return any(spec is not self._loaded.get(name, spec) for name, spec in before.items())
+        return self._loaded.renewed()
 
     def kill(self) -> None:
         """End it and all that it started, at once."""
@@ -288,11 +288,6 @@ class Child:
             if descriptor >= 0:
                 os.close(descriptor)
         self._wake_up = self._woken = -1
-
-
-def _loaded() -> dict[str, object]:
-    # A reload gives a module another spec, however it came about.
-    return {name: getattr(module, "__spec__", None) for name, module in sys.modules.copy().items()}
 
 
 def import_path() -> list[str]:

@@ -120,6 +120,7 @@ class ProcessExecutor(CellThreads[_ProcessSlot]):
                 return
             slot.child = None
             child.end()
+        # Only to spare a cell a child; what is wrong with the handler is told when the attempt looks for it.
         with contextlib.suppress(Exception):
             handler = self._runner.resolve(claim.spec)
             if handler is None or handler.kind is Kind.CELL:

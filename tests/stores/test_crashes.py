@@ -119,11 +119,6 @@ POINTS = (
 )
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "jobs.duckdb"
-
-
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no kill -9 here")
 @pytest.mark.parametrize("point", POINTS)
 def test_killed(path: Path, point: str) -> None:

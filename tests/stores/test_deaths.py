@@ -26,30 +26,6 @@ LEASE = 15.0
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "jobs.duckdb"
-
-
-@pytest.fixture
-def opened(path: Path, clock: FakeClock) -> Iterator[Callable[..., DuckDBStore]]:
-    """Opens the file; closes in the end whatever is still open."""
-    stores: list[DuckDBStore] = []
-
-    def make(pulse: Pulse | None = None) -> DuckDBStore:
-        stores.append(DuckDBStore(path, clock=clock.time, ticks=clock.ticks, pulse=pulse))
-        return stores[-1]
-
-    yield make
-    for store in stores:
-        store.close()
-
-
-@pytest.fixture
 def slots(path: Path) -> Iterator[Callable[[str], SlotFile]]:
     """Gives the slot file of a worker, held as by its process; ``unlock`` is that process's death."""
     made: dict[str, SlotFile] = {}

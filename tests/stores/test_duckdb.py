@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,30 +28,6 @@ from nbqueue.stores.index import Index
 from nbqueue.stores.ledger import Ledger, Writes
 from nbqueue.testing import FakeClock, FakeWorker, new_job
 from nbqueue.testing.workers import bring, check_books, get, ids
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "jobs.duckdb"
-
-
-@pytest.fixture
-def opened(path: Path, clock: FakeClock) -> Iterator[Callable[[], DuckDBStore]]:
-    """Opens the file; closes in the end whatever is still open."""
-    stores: list[DuckDBStore] = []
-
-    def make() -> DuckDBStore:
-        stores.append(DuckDBStore(path, clock=clock.time, ticks=clock.ticks))
-        return stores[-1]
-
-    yield make
-    for store in stores:
-        store.close()
 
 
 def crash(store: DuckDBStore) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +21,6 @@ from nbqueue.stores.ledger import Ledger
 from nbqueue.stores.pruning import Pruning
 from nbqueue.testing import FakeClock, FakeWorker, new_job
 from nbqueue.testing.workers import bring, check_books, ids, new_batch
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def opened(tmp_path: Path, clock: FakeClock) -> Iterator[Callable[[], DuckDBStore]]:
-    """Opens the file; closes in the end whatever is still open."""
-    stores: list[DuckDBStore] = []
-
-    def make() -> DuckDBStore:
-        stores.append(DuckDBStore(tmp_path / "jobs.duckdb", clock=clock.time, ticks=clock.ticks))
-        return stores[-1]
-
-    yield make
-    for store in stores:
-        store.close()
 
 
 def run(store: DuckDBStore, clock: FakeClock, jobs: list[NewJob]) -> None:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -25,25 +25,6 @@ from nbqueue.testing import FakeClock, FakeWorker, new_job
 from nbqueue.testing.workers import check_books, get, ids
 
 FULL = "IO Error: Could not write file: No space left on device"
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def opened(tmp_path: Path, clock: FakeClock) -> Iterator[Callable[[], DuckDBStore]]:
-    """Opens the file; closes in the end whatever is still open."""
-    stores: list[DuckDBStore] = []
-
-    def make() -> DuckDBStore:
-        stores.append(DuckDBStore(tmp_path / "jobs.duckdb", clock=clock.time, ticks=clock.ticks))
-        return stores[-1]
-
-    yield make
-    for store in stores:
-        store.close()
 
 
 class Faulty:

@@ -100,7 +100,7 @@ def test_a_row_names_what_it_likes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             "module:os",
             "module:subprocess",
             "module:nbq_innocent",
-            "script:/tmp/x.py",
+            "script:/data/x.py",
             "session:1",
         ]
         rows = [(name, args, origin) for name, args in NAMES for origin in origins]
