@@ -18,6 +18,7 @@ from nbqueue.errors import (
     QueueUnavailable,
     StaleClaim,
 )
+from nbqueue.executors.dask.executor import DaskExecutor
 from nbqueue.executors.process import ProcessExecutor
 from nbqueue.facade.batches.batch import Batch
 from nbqueue.facade.manager import CommandQueue, QueueConfig, QueueManager, connect, dispatch, manager
@@ -31,6 +32,7 @@ __all__ = [
     "Batch",
     "CommandQueue",
     "Context",
+    "DaskExecutor",
     "DispatchFailed",
     "InvalidCommand",
     "Job",

@@ -46,6 +46,8 @@ class Capability(StrEnum):
     SQL = "sql"
     #: What was acknowledged survives ``kill -9``.
     DURABLE = "durable"
+    #: A job is seen and steered whoever has it, and wherever it waits.
+    EVERYWHERE = "everywhere"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from tests.kernel_lines import LINES, check_line, write_kernelspecs
+from tests.servers import PostgresServer, fresh_schema, moto_server
 
 # Their asserts show what they compared, as those of tests do; before anybody imports them.
 pytest.register_assert_rewrite("nbqueue.testing.stores", "nbqueue.testing.workers", "tests.hostile")
@@ -44,9 +45,58 @@ def kernel_line(request: pytest.FixtureRequest, kernelspecs: Path, monkeypatch: 
     return str(request.param)
 
 
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A server of this process alone, made for the first test that asks for one."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def private_postgres(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
+    """A server that a test may stop and start: whatever the environment says, nobody else is on it."""
+    yield postgres_server
+    postgres_server.start()
+
+
+@pytest.fixture(scope="session")
+def postgres(request: pytest.FixtureRequest) -> str:
+    """The URL of a PostgreSQL server: the one in ``NBQUEUE_TEST_POSTGRES``, else one of our own."""
+    given = os.environ.get("NBQUEUE_TEST_POSTGRES")
+    return given or request.getfixturevalue("postgres_server").url
+
+
+@pytest.fixture
+def postgres_url(postgres: str) -> Iterator[str]:
+    """The URL of a queue on a PostgreSQL server that no other test knows."""
+    with fresh_schema(postgres) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    """The endpoint of moto's SQS, in a thread of this process."""
+    with moto_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def sqs_endpoint(moto: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The endpoint of an SQS, with credentials for it in the environment."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    return moto
+
+
 @pytest.fixture(autouse=True)
 def isolated(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> None:
-    """No test sees the user's queue, secret, IPython start-up files or screen."""
+    """No test sees the user's queue, secret, accounts, IPython start-up files or screen."""
+    for name in [name for name in os.environ if name.startswith(("PG", "AWS_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PGPASSFILE", str(data_dir / "pgpass"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(data_dir / "aws-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(data_dir / "aws-credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.delenv("NBQUEUE_URL", raising=False)
     monkeypatch.delenv("NBQUEUE_SECRET", raising=False)
     monkeypatch.setenv("NBQUEUE_DATA_DIR", str(data_dir))

@@ -64,3 +64,49 @@ def test_sharing_runs(
     assert "take-over" in capsys.readouterr().out
     result = json.loads((tmp_path / "results" / "sharing.json").read_text())
     assert all(figure["median"] > 0 for figure in result["figures"])
+
+
+def test_stores_run(
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A small round of every store, and of Procrastinate on the same server, ends with a table and a result file."""
+    from benchmarks import harness, stores
+
+    monkeypatch.setenv("NBQUEUE_BENCH_POSTGRES", postgres)
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+    assert stores.main(["--rounds", "1", "--jobs", "60", "--calls", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "run: PostgreSQL / Procrastinate: " in said
+    assert "bar 5x" in said
+    result = json.loads((tmp_path / "results" / "stores.json").read_text())
+    assert all(figure["median"] > 0 for figure in result["figures"])
+    subjects = {figure["name"].partition(":")[0] for figure in result["figures"]}
+    assert subjects == {"memory", "DuckDB", "shared", "PostgreSQL", "PostgreSQL by two", "Procrastinate"}
+
+
+def test_footprint_runs(
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A small round in a file and on a server ends with sizes, connections, a table and a result file."""
+    from benchmarks import footprint, harness
+
+    monkeypatch.setenv("NBQUEUE_BENCH_POSTGRES", postgres)
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+    assert footprint.main(["--rounds", "1", "--jobs", "50", "--calls", "2", "--idle", "0.1"]) == 0
+    assert "PostgreSQL: who works" in capsys.readouterr().out
+    result = json.loads((tmp_path / "results" / "footprint.json").read_text())
+    assert all(figure["median"] > 0 for figure in result["figures"] if figure["unit"] != "transactions/s")
+
+
+def test_mirror_runs(
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A small history on a server is copied, asked and forgotten, and ends with a table and a result file."""
+    from benchmarks import harness, mirror
+
+    monkeypatch.setenv("NBQUEUE_BENCH_POSTGRES", postgres)
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+    assert mirror.main(["--rounds", "1", "--jobs", "300"]) == 0
+    assert "900 rows" in capsys.readouterr().out
+    result = json.loads((tmp_path / "results" / "mirror.json").read_text())
+    assert all(figure["median"] > 0 for figure in result["figures"] if figure["unit"] != "MiB")

@@ -15,6 +15,7 @@ EXPECTED = [
         "Batch",
         "CommandQueue",
         "Context",
+        "DaskExecutor",
         "Job",
         "JobDispatch",
         "ProcessExecutor",

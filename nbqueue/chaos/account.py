@@ -30,6 +30,8 @@ class Account:
     kills: dict[str, int] = field(default_factory=dict)
     #: Workers that were stopped for longer than their lease.
     freezes: int = 0
+    #: How often the server was stopped and started again.
+    restarts: int = 0
     takeovers: list[float] = field(default_factory=list)
     seconds: float = 0.0
     #: Whatever breaks a promise, as sentences.
@@ -47,6 +49,7 @@ class Account:
             ("dispatched and acknowledged", f"{self.acknowledged:,}"),
             ("killed with SIGKILL", f"{sum(self.kills.values()):,}" + (f" ({killed})" if killed else "")),
             *([("stopped for longer than their lease", f"{self.freezes:,}")] if self.freezes else []),
+            *([("restarts of the server", f"{self.restarts:,}")] if self.restarts else []),
             ("ended", f"{self.ended:,}"),
             ("lost", f"{self.lost:,}"),
             ("ended more than once", f"{self.ended_twice:,}"),

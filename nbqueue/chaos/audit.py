@@ -13,6 +13,7 @@ from nbqueue.chaos.account import Account
 from nbqueue.chaos.crew import Death, Freeze
 from nbqueue.chaos.plan import FLAKY_FAILS, Plan
 from nbqueue.chaos.roles import ACKNOWLEDGED
+from nbqueue.chaos.stage import Stage
 from nbqueue.facade.manager import QueueManager, connect
 
 __all__ = ["settle"]
@@ -62,13 +63,13 @@ class _Effect(NamedTuple):
     at: float
 
 
-def settle(folder: Path, plan: Plan, deaths: Sequence[Death], freezes: Sequence[Freeze] = ()) -> Account:
+def settle(stage: Stage, plan: Plan, deaths: Sequence[Death], freezes: Sequence[Freeze] = ()) -> Account:
     """Settle the account of a run whose processes have all ended.
 
     Parameters
     ----------
-    folder : Path
-        Of the run.
+    stage : Stage
+        Where it took place.
     plan : Plan
         What was to be done.
     deaths : sequence of Death
@@ -76,8 +77,8 @@ def settle(folder: Path, plan: Plan, deaths: Sequence[Death], freezes: Sequence[
     freezes : sequence of Freeze
         Who was stopped for a while.
     """
-    with connect(folder / "jobs.duckdb") as queues:
-        return _Audit(queues, folder, deaths, freezes).account(plan)
+    with connect(stage.target) as queues:
+        return _Audit(queues, stage.folder, deaths, freezes).account(plan)
 
 
 class _Audit:

@@ -16,14 +16,15 @@ from typing import NamedTuple
 
 from nbqueue.chaos.plan import Plan
 from nbqueue.chaos.roles import READY
+from nbqueue.chaos.stage import Stage
 from nbqueue.chaos.tasks import FOLDER
 
-__all__ = ["ROLES", "Crew", "Death", "Freeze", "Member"]
+__all__ = ["Crew", "Death", "Freeze", "Member"]
 
-#: Who takes part, and what runs the jobs of each in turn as it is started again.
-ROLES = {"kernel": ("thread",), "notebook": ("process",), "terminal": ("process", "thread")}
 #: A query that may have been the death of its owners is not made for ever: whoever asks is told.
 _GIVES_UP = "ended over this call (query)"
+#: Who begins while there is no server is told as well.
+_NO_SERVER = "cannot be reached"
 
 
 class Death(NamedTuple):
@@ -49,18 +50,19 @@ class Freeze(NamedTuple):
 class Member:
     """One process, and what it says."""
 
-    def __init__(self, role: str, number: int, executor: str, plan: Plan, folder: Path):
+    def __init__(self, role: str, number: int, executor: str, plan: Plan, stage: Stage):
         self.role, self.executor = role, executor
-        self.log = folder / f"{role}-{number}.log"
+        self.log = stage.folder / f"{role}-{number}.log"
         python = [sys.executable, "-m"]
-        if role == "terminal":
-            command = [*python, "nbqueue", "work", "--db", str(folder / "jobs.duckdb"), "--queue", "*"]
-            command += ["--import", "nbqueue.chaos.tasks", "--executor", executor, "--concurrency", "2"]
+        if role.startswith("terminal"):
+            command = [*python, "nbqueue", "work", "--queue", "*", "--import", "nbqueue.chaos.tasks"]
+            command += ["--executor", executor, "--concurrency", "2"]
         else:
-            dispatcher = str(list(ROLES).index(role))
+            dispatcher = str(list(stage.roles).index(role))
             command = [*python, "nbqueue.chaos.roles", role, executor, dispatcher, json.dumps(asdict(plan))]
         # It is told where to be by its environment, which its children have too; one thread each for linear algebra.
-        environment = {**os.environ, FOLDER: str(folder), "OPENBLAS_NUM_THREADS": "1"}
+        environment = {**os.environ, FOLDER: str(stage.folder), "NBQUEUE_URL": stage.target}
+        environment["OPENBLAS_NUM_THREADS"] = "1"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own modules, with our own interpreter
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
@@ -85,6 +87,11 @@ class Member:
         """Give what it wrote."""
         return self.log.read_text(errors="replace")
 
+    def gave_up(self) -> bool:
+        """Whether it ended as it may."""
+        said = self.said()
+        return _GIVES_UP in said or (_NO_SERVER in said and READY not in said)
+
     def children(self) -> list[int]:
         """Give the processes that run jobs for it."""
         return [pid for pid, parent in _parents() if parent == self.pid] if self.executor == "process" else []
@@ -97,24 +104,22 @@ class Crew:
     ----------
     plan : Plan
         What they do.
-    folder : Path
-        Where the file is, and all that they leave.
+    stage : Stage
+        Where the queue is, and all that they leave.
     """
 
-    def __init__(self, plan: Plan, folder: Path):
-        self._plan, self._folder = plan, folder
-        self._lock = folder / "jobs.duckdb.lock"
-        self._started = dict.fromkeys(ROLES, 0)
+    def __init__(self, plan: Plan, stage: Stage):
+        self._plan, self._stage = plan, stage
+        self._lock = stage.folder / "jobs.duckdb.lock"
+        self._started = dict.fromkeys(stage.roles, 0)
         self.members: dict[str, Member] = {}
 
     def start(self, role: str) -> None:
         """Start a process of a role, in place of the one before."""
         number = self._started[role]
         self._started[role] += 1
-        executors = ROLES[role]
-        self.members[role] = Member(
-            role, number, executors[number % len(executors)], self._plan, self._folder
-        )
+        executors = self._stage.roles[role]
+        self.members[role] = Member(role, number, executors[number % len(executors)], self._plan, self._stage)
 
     def holder(self) -> tuple[int, bool]:
         """Give the process that the lock names, and whether it serves others already."""
@@ -125,7 +130,7 @@ class Crew:
             return 0, False
 
     def owner(self) -> Member | None:
-        """Give the one that has the file."""
+        """Give the one that has the file; what is on a server nobody has."""
         pid, _ = self.holder()
         return next((one for one in self.members.values() if one.pid == pid and one.ready), None)
 
@@ -157,8 +162,8 @@ class Crew:
         return death
 
     def replace_those_that_gave_up(self) -> int:
-        """Start those again that said that they gave up, as they may where two owners die over one query."""
-        gave_up = [one for one in self.members.values() if not one.alive and _GIVES_UP in one.said()]
+        """Start those again that said that they gave up: two owners died over one query, or there was no server yet."""
+        gave_up = [one for one in self.members.values() if not one.alive and one.gave_up()]
         for one in gave_up:
             self.start(one.role)
         return len(gave_up)

@@ -49,6 +49,8 @@ class Plan:
         How often a process is killed.
     freezes : int
         How often a worker is stopped for longer than its lease, and then goes on.
+    restarts : int
+        How often the server is stopped and started again, where the queue is on one.
     seed : int
         Of all that is random in it. The machine's own timing is not, so no two runs are the same.
     seconds : float
@@ -58,6 +60,7 @@ class Plan:
     jobs: int = 1_000
     kills: int = 20
     freezes: int = 0
+    restarts: int = 0
     seed: int = 1
     seconds: float = 300.0
 

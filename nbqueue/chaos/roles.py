@@ -34,7 +34,7 @@ def main(role: str, executor: str, dispatcher: int, given: str) -> None:
     """Work, hand in this dispatcher's share of the plan, and wait."""
     assert tasks.__name__, "whose import makes the handlers known"
     folder, plan = Path(os.environ[FOLDER]), Plan(**json.loads(given))
-    queues = connect(folder / "jobs.duckdb")
+    queues = connect()
     slots = 4 if executor == "thread" else 2
     worker = queues.worker(
         concurrency=slots, executor=executor, lease=LEASE if plan.freezes else 15.0

@@ -8,43 +8,49 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from nbqueue.chaos.account import Account
 from nbqueue.chaos.audit import settle
-from nbqueue.chaos.crew import ROLES, Crew, Death, Freeze, Member
+from nbqueue.chaos.crew import Crew, Death, Freeze, Member
 from nbqueue.chaos.plan import DISPATCHERS, LEASE, Plan
 from nbqueue.chaos.roles import ACKNOWLEDGED, ALLOWED
+from nbqueue.chaos.stage import Stage
 from nbqueue.errors import NbqueueError, NotSupported
 from nbqueue.facade.manager import QueueManager, connect
 from nbqueue.jobs import State
 
 __all__ = ["run"]
 
-_KINDS = {"owner": 0.35, "worker": 0.3, "child": 0.35}
 #: Long enough for the lease to run out, and for somebody to notice.
 _FROZEN = LEASE * 1.5
 #: So often a kill waits until everybody is back from the one before.
 _ALL_THERE = 0.8
 #: Between looks at what goes on, seconds.
 _GLANCE = 0.002
+#: Between questions to the queue itself.
+_ASK = 0.05
 #: So long is waited for a process of the kind to be killed, before another kind is taken.
 _PATIENCE = 5.0
 
 
 class _Director:
-    def __init__(self, plan: Plan, folder: Path, say: Callable[[str], None]):
-        self.plan, self.folder, self._say = plan, folder, say
-        self.crew = Crew(plan, folder)
+    def __init__(self, plan: Plan, stage: Stage, say: Callable[[str], None]):
+        self.plan, self.stage, self._say = plan, stage, say
+        self.folder = stage.folder
+        self.crew = Crew(plan, stage)
         self.deaths: list[Death] = []
         self.takeovers: list[float] = []
         self.freezes: list[Freeze] = []
+        #: How often there was no server for a moment.
+        self.restarts = 0
         self._frozen: tuple[Member, float] | None = None
         self.faults: list[str] = []
         #: Processes that ended with an error, as they may.
         self.gave_up = 0
         self._rng = random.Random(f"kills {plan.seed}")
-        self._effects = _Tail(folder / "effects")
+        self._effects = _Tail(self.folder / "effects")
         #: The owner that was killed, and when, until another serves.
         self._orphaned: tuple[int, float] | None = None
         self._until = time.monotonic() + plan.seconds
@@ -54,7 +60,7 @@ class _Director:
     def direct(self) -> None:
         """Let in, kill, and wait until every job has ended."""
         self._allow(0)
-        for role in ROLES:
+        for role in self.stage.roles:
             self.crew.start(role)
         self._until_true(self._all_ready, "all to be ready")
         kills, jobs = self.plan.kills, self.plan.jobs
@@ -72,13 +78,15 @@ class _Director:
                 self._await_effects(done + int(here / 2))
                 self._freeze()
             self._await_effects(done + int(here))
+            if self.restarts < self.plan.restarts * (number + 1) // kills:
+                self._restart()
             self._kill()
             self._say(f"{len(self.deaths)} of {kills} killed, {self._effects.count:,} runs of {jobs:,} jobs")
         self._until_true(lambda: self._frozen is None, "who is frozen to go on")
         self._allow(jobs)
         self._until_true(self._all_handed_in, "all jobs to be handed in")
-        with connect(self.folder / "jobs.duckdb") as queues:
-            self._until_true(lambda: not _unfinished(queues), "all jobs to end")
+        with connect(self.stage.target) as queues:
+            self._until_true(lambda: not self._unfinished(queues), "all jobs to end")
             self.faults += self.crew.dismiss()
 
     def _allow(self, jobs: int) -> None:
@@ -94,7 +102,9 @@ class _Director:
 
     def _kill(self) -> None:
         # A new owner would give who is frozen a whole lease anew.
-        kinds = {kind: share for kind, share in _KINDS.items() if kind != "owner" or self._frozen is None}
+        kinds = {
+            kind: share for kind, share in self.stage.kinds.items() if kind != "owner" or self._frozen is None
+        }
         kind = self._rng.choices([*kinds], weights=[*kinds.values()])[0]
         until = time.monotonic() + _PATIENCE
         while not (victims := self.crew.victims(kind)):
@@ -110,6 +120,12 @@ class _Director:
         self.deaths.append(death)
         if kind == "owner":
             self._orphaned = (pid, death.at) if others else None
+
+    def _restart(self) -> None:
+        """Have no server for a moment, in the middle of everything."""
+        if self.stage.restart is not None:
+            self.stage.restart()
+            self.restarts += 1
 
     def _freeze(self) -> None:
         """Stop the kernel while it runs a job, unless it has the file or has nothing to do for long."""
@@ -160,6 +176,11 @@ class _Director:
     def _all_ready(self) -> bool:
         return all(one.ready for one in self.crew.members.values())
 
+    def _unfinished(self, queues: QueueManager) -> int:
+        # A server has other work.
+        time.sleep(_ASK)
+        return sum(info.counts[State.PENDING] + info.counts[State.RUNNING] for info in queues.queues())
+
     def _all_handed_in(self) -> bool:
         with contextlib.suppress(FileNotFoundError):
             lines = (self.folder / ACKNOWLEDGED).read_text().splitlines()
@@ -196,19 +217,15 @@ class _Tail:
         return self.count
 
 
-def _unfinished(queues: QueueManager) -> int:
-    return sum(info.counts[State.PENDING] + info.counts[State.RUNNING] for info in queues.queues())
-
-
-def run(plan: Plan, folder: Path, say: Callable[[str], None] = lambda _: None) -> Account:
-    """Run a plan in an empty folder, and settle the account; whatever is wrong is in its ``faults``.
+def run(plan: Plan, stage: Stage, say: Callable[[str], None] = lambda _: None) -> Account:
+    """Run a plan on an empty stage, and settle the account; whatever is wrong is in its ``faults``.
 
     Parameters
     ----------
     plan : Plan
         How many jobs and kills.
-    folder : Path
-        Of this run alone; the file and all that was left stay in it.
+    stage : Stage
+        Of this run alone; all that is left stays in its folder.
     say : callable
         Is told how far it is.
 
@@ -220,7 +237,7 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None] = lambda _: None) -
     if os.name != "posix" or not hasattr(signal, "SIGKILL"):
         raise NotSupported("chaos kills with SIGKILL, which this system does not have")
     began = time.monotonic()
-    director = _Director(plan, folder.resolve(), say)
+    director = _Director(plan, replace(stage, folder=stage.folder.resolve()), say)
     try:
         director.direct()
     except (_FailedError, NbqueueError) as error:
@@ -228,8 +245,8 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None] = lambda _: None) -
     finally:
         director.crew.disband()
     say("settling the account")
-    account = settle(director.folder, plan, director.deaths, director.freezes)
-    account.takeovers = director.takeovers
+    account = settle(director.stage, plan, director.deaths, director.freezes)
+    account.takeovers, account.restarts = director.takeovers, director.restarts
     account.faults[:0] = director.faults
     account.refused += director.gave_up
     account.seconds = time.monotonic() - began

@@ -196,10 +196,9 @@ def names_of(given: Iterable[str]) -> list[str] | None:
 def _opened(url: str | None, *, make: bool = False) -> Iterator[QueueManager]:
     """Open a queue and say where it is; make its file only where work may be put into it."""
     config = QueueConfig.read(url)
-    path = config.location()
-    if not make and path is not None and path.parent.is_dir() and not path.exists():
+    if not make and not config.is_there():
         raise QueueUnavailable(
-            f"there is no queue file {path}; name another with --db or $NBQUEUE_URL,"
+            f"there is no queue {config.shown}; name another with --db or $NBQUEUE_URL,"
             " or make one with nbqueue dispatch or nbqueue work"
         )
     with connect(config) as queues:
@@ -215,8 +214,8 @@ def _opened(url: str | None, *, make: bool = False) -> Iterator[QueueManager]:
 def main() -> None:
     """A durable job queue that lives in a notebook, and in one file.
 
-    The file is ./nbqueue.duckdb unless $NBQUEUE_URL or --db names another. Every command says on stderr which one
-    it has opened.
+    The file is ./nbqueue.duckdb unless $NBQUEUE_URL or --db names another, or a URL: postgresql://…, sqs://…. Every
+    command says on stderr which one it has opened.
 
     For example:
       nbqueue dispatch import:data users.csv --queue imports
@@ -243,12 +242,17 @@ def main() -> None:
         metavar="MODULE",
         help="A module or .py file whose handlers it is to know. Repeatable.",
     ),
-    click.option("--concurrency", type=int, default=4, metavar="N", help="Jobs at a time.  [default: 4]"),
+    click.option(
+        "--concurrency",
+        type=int,
+        metavar="N",
+        help="Jobs at a time.  [default: 4; on a Dask cluster its threads]",
+    ),
     click.option(
         "--executor",
         default="thread",
         metavar="NAME",
-        help="What runs them: thread or process.  [default: thread]",
+        help="What runs them: thread, process, or a Dask cluster as in dask://HOST:8786.  [default: thread]",
     ),
     click.option(
         "--max-jobs-per-child",
@@ -604,8 +608,8 @@ def trust(file: str, *, sure: bool) -> None:
 def doctor(url: str | None, form: str | None, **given: Any) -> None:
     """Check a set-up: versions, secret, file, lock, room, clock, handlers, workers, queues.
 
-    It changes nothing, makes no file, and works while another process has the queue. The exit code is 1 if something
-    is wrong.
+    It changes nothing, makes no queue, and works while another process has it. Of a queue on a server it looks at that,
+    too. The exit code is 1 if something is wrong.
 
     With --chaos it proves on this machine that nothing is lost: three processes work on one new file, in a folder of
     its own beside the one that --db names, and are killed at random. That takes well under a minute.

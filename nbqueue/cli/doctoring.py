@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 import click
 
 from nbqueue.cli.terminal import table
+from nbqueue.errors import NotSupported
 from nbqueue.facade.checkup import Finding
+from nbqueue.facade.drivers import SERVERS
 from nbqueue.facade.manager import QueueConfig
 
 if TYPE_CHECKING:
@@ -64,14 +66,15 @@ def chaos(url: str | None, jobs: int, kills: int, seed: int) -> Account:
     """Run chaos on a queue of its own, beside the one that is named; its folder is kept if a promise was broken."""
     from nbqueue.chaos.plan import Plan
     from nbqueue.chaos.running import run
+    from nbqueue.chaos.stage import Stage
 
     plan = Plan(jobs=jobs, kills=kills, seed=seed, seconds=120.0 + kills * 10.0)
-    where = QueueConfig.read(url).location() if url else None
+    where = _file_of(url) if url else None
     folder = Path(tempfile.mkdtemp(prefix="nbqueue-chaos-", dir=where.parent if where else None))
     click.echo(f"{jobs:,} jobs and {kills} kills in {folder}, seed {seed}", err=True)
     try:
         with _progress() as say:
-            settled = run(plan, folder, say)
+            settled = run(plan, Stage(folder), say)
     except KeyboardInterrupt:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -80,6 +83,16 @@ def chaos(url: str | None, jobs: int, kills: int, seed: int) -> Account:
     else:
         click.echo(f"What is left of it stays in {folder}", err=True)
     return settled
+
+
+def _file_of(url: str) -> Path | None:
+    config = QueueConfig.read(url)
+    if config.driver in SERVERS:
+        raise NotSupported(
+            "chaos kills processes on a file of its own; name a path with --db, or leave it out (on a server of its own"
+            " it is: python -m benchmarks.chaos --store postgresql)"
+        )
+    return config.location()
 
 
 @contextmanager

@@ -36,6 +36,10 @@ def serve(queues: QueueManager, signals: Signals, *, wait: bool) -> None:
     click.ClickException
         Where another process holds it, and nobody said to wait; and once the file was deleted or broke.
     """
+    if queues.config.location() is None:
+        raise click.ClickException(
+            f"{queues.name} is no file, and nobody has to hold it for others: every process connects to it by itself"
+        )
     owner = queues.owner
     if not owner.here and not wait:
         raise click.ClickException(

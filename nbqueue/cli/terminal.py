@@ -45,7 +45,7 @@ _TELLING_LENGTHS = """
 
 
 def opening(queues: QueueManager) -> str:
-    """Say where a queue is, what waits in it, and what was interrupted when it was last left."""
+    """Say where a queue is, what waits in it, what was interrupted, and what else is to be known of it."""
     owner = queues.owner
     how = "opened" if owner.here else f"joined process {owner.pid} ({owner.program}), which holds it"
     found = "created" if queues.created else f"{how}, {count(queues, State.PENDING)} waiting"
@@ -53,6 +53,8 @@ def opening(queues: QueueManager) -> str:
     lines += [f"Interrupted: {job.command} {job.job_id}: {job.reason}" for job in queues.interrupted[:5]]
     if len(queues.interrupted) > 5:
         lines.append(f"… and {len(queues.interrupted) - 5} more")
+    if queues.notice:
+        lines.append(queues.notice)
     return "\n".join(lines)
 
 

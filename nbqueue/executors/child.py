@@ -311,8 +311,8 @@ def _fields(report: Report) -> tuple[Any, ...]:
 
 def main() -> None:
     """Run jobs for the parent whose descriptors are the arguments."""
-    number, lifeline, home, memory = sys.argv[1:5]
-    key = hold_on(int(lifeline))
+    number, lifeline, memory = sys.argv[1:4]
+    key, home = hold_on(int(lifeline))
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     connection = socket.socket(fileno=int(number))
     connection.set_inheritable(False)

@@ -63,7 +63,7 @@ class Child:
     limits : Limits
         See there.
     home : str
-        Where its jobs come from: the queue's file, or ":memory:".
+        Where its jobs come from: the queue's file or URL, or ":memory:".
     """
 
     def __init__(self, limits: Limits, home: str = ""):
@@ -91,22 +91,22 @@ class Child:
         with contextlib.ExitStack() as undo:
             self._socket, theirs = socket.socketpair()
             undo.callback(self._socket.close)
-            self._life = Lifeline(self._key)
+            self._life = Lifeline(self._key, home)
             undo.callback(self._life.cut)
             self._wake_up, self._woken = os.pipe()
             undo.callback(self._close_wake)
             for descriptor in (self._wake_up, self._woken):
                 os.set_blocking(descriptor, False)
             with theirs:
-                self.process, self.streams = self._begin(theirs.fileno(), home)
+                self.process, self.streams = self._begin(theirs.fileno())
             undo.pop_all()
         self._pidfd = _pidfd_of(self.process.pid)
 
-    def _begin(self, connection: int, home: str) -> tuple[subprocess.Popen[bytes], Streams]:
+    def _begin(self, connection: int) -> tuple[subprocess.Popen[bytes], Streams]:
         # It restores the variable when it is told where it runs.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, import_path()))}
         descriptors = connection, self._life.reading
-        arguments = [*map(str, descriptors), home, str(self.limits.memory or 0)]
+        arguments = [*map(str, descriptors), str(self.limits.memory or 0)]
         process = subprocess.Popen(
             [sys.executable, *_flags(), "-u", "-P", "-m", _MODULE, *arguments],
             stdin=subprocess.DEVNULL,

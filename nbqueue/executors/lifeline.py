@@ -1,8 +1,9 @@
 """A pipe by which children end with their parent, whatever they are doing; knows no jobs.
 
-The parent holds the writing end and writes nothing but a key into it. When the parent goes, however it goes, the kernel
-of the system sends SIGKILL to the child's whole process group: also where C code holds the GIL, and to its own
-children. That takes Linux; elsewhere a child sees the end of its channel, and that takes a thread of Python's.
+The parent holds the writing end, and writes nothing into it but what the child alone is to know. When the parent goes,
+however it goes, the kernel of the system sends SIGKILL to the child's whole process group: also where C code holds the
+GIL, and to its own children. That takes Linux; elsewhere a child sees the end of its channel, and that takes a thread
+of Python's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import signal
 __all__ = ["Lifeline", "hold_on"]
 
 KEY_SIZE = 32
+#: Bytes of the length of what follows the key.
+_LENGTH = 2
 
 #: The writing ends that this process holds.
 _held: set[int] = set()
@@ -27,13 +30,16 @@ class Lifeline:
     ----------
     key : bytes
         What the child reads from it, ``KEY_SIZE`` bytes.
+    home : str
+        Where its jobs come from. A password may be in it, and everybody on the machine sees a command line.
     """
 
-    def __init__(self, key: bytes):
+    def __init__(self, key: bytes, home: str = ""):
         #: What the child is given.
         self.reading, self._writing = os.pipe()
         _held.add(self._writing)
-        os.write(self._writing, key)
+        place = home.encode()
+        os.write(self._writing, key + len(place).to_bytes(_LENGTH) + place)
 
     def handed_over(self) -> None:
         """Let go of the end that the child has now."""
@@ -61,10 +67,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def hold_on(reading: int) -> bytes:
-    """Hang on the lifeline, in the child; gives the key."""
+def hold_on(reading: int) -> tuple[bytes, str]:
+    """Hang on the lifeline, in the child; gives the key, and where its jobs come from."""
     os.set_inheritable(reading, False)
-    key = os.read(reading, KEY_SIZE)
+    # It was written at once, and before the child was made.
+    key, length = os.read(reading, KEY_SIZE), int.from_bytes(os.read(reading, _LENGTH))
+    home = os.read(reading, length).decode() if length else ""
     try:
         import fcntl
 
@@ -75,10 +83,10 @@ def hold_on(reading: int) -> bytes:
         flags = fcntl.fcntl(reading, fcntl.F_GETFL)
         fcntl.fcntl(reading, fcntl.F_SETFL, flags | os.O_ASYNC)
     except (ImportError, KeyError, OSError, AttributeError):
-        return key
+        return key, home
     # It may have been cut before.
     poll = select.poll()
     poll.register(reading, select.POLLIN)
     if poll.poll(0):
         os._exit(1)
-    return key
+    return key, home

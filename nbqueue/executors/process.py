@@ -132,7 +132,7 @@ class ProcessExecutor(CellThreads[_ProcessSlot]):
     def _start_child(self, slot: _ProcessSlot) -> None:
         slot.trouble = None
         try:
-            home = getattr(self._runner.services.dispatcher, "name", "")
+            home = getattr(self._runner.services.dispatcher, "home", "")
             child = Child(self._limits, home)
             with slot.lock:
                 slot.child = child

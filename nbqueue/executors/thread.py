@@ -95,12 +95,16 @@ class CellThreads(SlotExecutor[T]):
 
     def _run(self, slot: T, attempt: Attempt) -> Report:
         try:
-            # Variables that a job sets are gone when it ends.
-            return contextvars.Context().run(attempt.run, functools.partial(self._perform, slot))
+            return self._variables().run(attempt.run, functools.partial(self._perform, slot))
         finally:
             with slot.lock:
                 slot.task = None
                 slot.spared = False
+
+    @staticmethod
+    def _variables() -> contextvars.Context:
+        """Where a job's variables are: those that it sets are gone when it ends."""
+        return contextvars.Context()
 
     def _perform(self, slot: T, call: Callable[[], Any], is_async: bool) -> Any:  # noqa: FBT001 - see Perform
         attempt = slot.attempt

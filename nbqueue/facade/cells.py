@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from nbqueue.errors import QueueUnavailable
-from nbqueue.facade.connecting import MEMORY
+from nbqueue.facade.configuring import MEMORY
 from nbqueue.handlers.cells import Cell, CellHandler, Snapshot, session, snapshots
 from nbqueue.handlers.registry import Call, registry
 from nbqueue.jobs import JobRecord, Options, Spec, State

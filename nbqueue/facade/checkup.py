@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from nbqueue.durations import duration
 from nbqueue.errors import NbqueueError
-from nbqueue.facade.checks import within
+from nbqueue.facade.checks import postgres, sqs, within
 from nbqueue.facade.checks.beside import Lock, beside, lock_of, locking, place
 from nbqueue.facade.checks.finding import Finding, fine, note, of_seconds, wrong
 from nbqueue.facade.checks.host import host
-from nbqueue.facade.connecting import Connection, QueueConfig
+from nbqueue.facade.configuring import QueueConfig
+from nbqueue.facade.connecting import Connection
+from nbqueue.facade.drivers import SERVERS, needing
 from nbqueue.stores.onlooker import Onlooker
 
 if TYPE_CHECKING:
@@ -43,6 +46,8 @@ def checkup(target: Target = None, *, clock: Callable[[], float] = time.time) ->
         If that names no queue at all.
     """
     config = QueueConfig.read(target)
+    if config.driver in SERVERS:
+        return [*_on_server(config, None, clock)]
     path = config.location()
     found = list(host())
     if path is None:
@@ -59,7 +64,7 @@ def checkup(target: Target = None, *, clock: Callable[[], float] = time.time) ->
 
 
 def look_at(
-    store: Store, path: Path | None, config: QueueConfig, now: float, drift: float
+    store: Store, path: Path | None, config: QueueConfig, clock: Callable[[], float], drift: float
 ) -> Iterator[Finding]:
     """Look at a queue that is open in this process, and at what it rests on.
 
@@ -71,11 +76,14 @@ def look_at(
         Its file.
     config : QueueConfig
         What it was opened with.
-    now : float
+    clock : callable
         Seconds since the epoch.
     drift : float
         By how much the clock went ahead of one that cannot be set, since it was opened.
     """
+    if config.driver in SERVERS:
+        yield from _on_server(config, store, clock)
+        return
     yield from host()
     if path is not None:
         lock = lock_of(path)
@@ -84,7 +92,24 @@ def look_at(
         yield from locking(path, lock)
         yield from beside(path, lock)
     yield from within.drifted(drift)
-    yield from _inside(store, path, now, _retention(config))
+    yield from _inside(store, path, clock(), _retention(config))
+
+
+def _on_server(config: QueueConfig, store: Store | None, clock: Callable[[], float]) -> Iterator[Finding]:
+    """Look at a server first, and then at what is in the queue, if there is one that can be opened as it is."""
+    server, url = SERVERS[config.driver], os.fspath(config.path)
+    yield from host(server.package)
+    try:
+        with needing(server):
+            looked = postgres.look_at(url, clock) if config.driver == "postgresql" else sqs.look_at(url)
+        yield from looked.findings
+        if store is not None:
+            yield from _within(store, None, clock(), _retention(config))
+        elif looked.has_queue:
+            with Connection(config) as connection:
+                yield from _within(connection.store, None, clock(), _retention(config))
+    except NbqueueError as error:
+        yield wrong("server", str(error))
 
 
 def _through_owner(
@@ -126,6 +151,10 @@ def _alone(path: Path, clock: Callable[[], float]) -> Iterator[Finding]:
 
 def _inside(store: Store, path: Path | None, now: float, retention: str = "") -> Iterator[Finding]:
     yield from within.clock(store, now)
+    yield from _within(store, path, now, retention)
+
+
+def _within(store: Store, path: Path | None, now: float, retention: str) -> Iterator[Finding]:
     yield from within.waiting(store, store)
     yield from within.workers(store, store, now)
     yield from within.crashed(store)

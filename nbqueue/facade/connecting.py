@@ -1,4 +1,4 @@
-"""From what a user names to an open store: the configuration, and the stores that a process shares; knows no job."""
+"""The stores that are open in this process: those of one queue share one store; knows no job."""
 
 from __future__ import annotations
 
@@ -9,132 +9,18 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Self
 
-from nbqueue.durations import duration
-from nbqueue.errors import InvalidCommand, NotSupported, QueueUnavailable
+from nbqueue.errors import QueueUnavailable
+from nbqueue.facade.configuring import DEFAULT_PATH, QueueConfig
+from nbqueue.facade.drivers import SERVERS, address_of, open_store
 from nbqueue.facade.intake import Live
-from nbqueue.jobs import check_queue
 from nbqueue.secret import load_secret
 from nbqueue.store import Store
 
-__all__ = ["MEMORY", "Connection", "QueueConfig", "check_keep"]
-
-MEMORY = ":memory:"
-_DEFAULT_PATH = "nbqueue.duckdb"
-_SCHEMES = {"duckdb": "duckdb", "postgres": "postgresql", "postgresql": "postgresql", "sqs": "sqs"}
-_LATER = {
-    driver: f"{name} queues are not in this version yet; use a DuckDB file"
-    for driver, name in (("postgresql", "PostgreSQL"), ("sqs", "SQS"))
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueConfig:
-    """Where a queue is and what it takes for granted.
-
-    Parameters
-    ----------
-    driver : str
-        ``"duckdb"``, or ``"memory"`` for one that ends with the process.
-    path : str or Path
-        The file; relative to the working directory, ``~`` is the home directory.
-    default_queue : str
-        The queue of a job that names none.
-    retention : str, float or timedelta, optional
-        How long the history of a job that has ended is kept, ``"30d"``; None: until it is pruned.
-    keep : int, optional
-        Of how many jobs that have ended the history is kept, the latest; None: of all. With ``retention`` both hold.
-
-    Raises
-    ------
-    InvalidCommand, QueueUnavailable, NotSupported
-        Where one of them cannot be; the sentence names it.
-
-    Example
-    -------
-    >>> QueueConfig(path="jobs.duckdb").default_queue
-    'default'
-    """
-
-    driver: str = "duckdb"
-    path: str | Path = _DEFAULT_PATH
-    default_queue: str = "default"
-    retention: str | float | timedelta | None = None
-    keep: int | None = None
-
-    def __post_init__(self) -> None:
-        check_queue(self.default_queue)
-        if self.retention is not None:
-            duration(self.retention, what="retention", least=1.0)
-        if self.keep is not None:
-            check_keep(self.keep)
-        if self.driver in _LATER:
-            raise NotSupported(_LATER[self.driver])
-        if self.driver not in ("duckdb", "memory"):
-            raise QueueUnavailable(
-                f'driver {self.driver!r} is unknown; use "duckdb" (a file) or "memory" (until the process ends)'
-            )
-        if not isinstance(self.path, str | os.PathLike):
-            raise QueueUnavailable(
-                f"path must be a string or a Path, not {type(self.path).__name__} {self.path!r}"
-            )
-        if not os.fspath(self.path):
-            raise QueueUnavailable(f'path is empty; name a file such as "{_DEFAULT_PATH}", or ":memory:"')
-
-    @classmethod
-    def read(cls, target: str | os.PathLike[str] | QueueConfig | None) -> QueueConfig:
-        """Read what ``connect`` takes: nothing (``$NBQUEUE_URL``, else ./nbqueue.duckdb), a path, a URL or a config.
-
-        Example
-        -------
-        >>> QueueConfig.read("duckdb:///jobs.duckdb").path, QueueConfig.read(":memory:").driver
-        ('jobs.duckdb', 'memory')
-        """
-        if isinstance(target, QueueConfig):
-            return target
-        if target is None or target == "":
-            target = os.environ.get("NBQUEUE_URL") or _DEFAULT_PATH
-        if not isinstance(target, str | os.PathLike):
-            raise QueueUnavailable(
-                f"connect takes a path such as 'jobs.duckdb', a URL or a QueueConfig, not {type(target).__name__}"
-            )
-        text = os.fspath(target)
-        scheme, found, rest = text.partition("://")
-        if not found:
-            return cls(driver="memory" if text == MEMORY else "duckdb", path=text)
-        driver = _SCHEMES.get(scheme.lower())
-        if driver is None:
-            raise QueueUnavailable(
-                f'"{scheme}://" is no queue; connect to a path, "duckdb:///jobs.duckdb" or ":memory:"'
-            )
-        # As everywhere in Python's databases: three slashes and a relative path, or four and an absolute one.
-        path = rest.removeprefix("/")
-        if driver == "duckdb" and not path:
-            raise QueueUnavailable(f'{text!r} names no file; write e.g. "duckdb:///jobs.duckdb"')
-        return cls(driver="memory" if path == MEMORY else driver, path=path)
-
-    def location(self) -> Path | None:
-        """Where the file really is, links followed; None for a queue in memory."""
-        if self.driver == "memory" or os.fspath(self.path) == MEMORY:
-            return None
-        try:
-            return Path(self.path).expanduser().resolve()
-        except (OSError, RuntimeError) as error:
-            raise QueueUnavailable(
-                f"the path {os.fspath(self.path)!r} cannot be followed: {error}"
-            ) from error
-
-
-def check_keep(keep: object) -> int:
-    """Give a number of jobs to keep, or refuse it."""
-    if isinstance(keep, bool) or not isinstance(keep, int) or not 0 <= keep < 1 << 53:
-        raise InvalidCommand(f"keep must be a whole number of jobs from 0 up, not {keep!r}")
-    return keep
+__all__ = ["Connection"]
 
 
 class _Shared:
@@ -148,9 +34,10 @@ class _Shared:
         self.users = 1
 
 
-_shared: dict[Path, _Shared] = {}
-#: One opens a file, the others wait for that.
-_doors: dict[Path, contextlib.AbstractContextManager[object]] = {}
+#: By what two names of one queue have in common: the file's real path, or what a URL leads to.
+_shared: dict[Hashable, _Shared] = {}
+#: One opens a queue, the others wait for that.
+_doors: dict[Hashable, contextlib.AbstractContextManager[object]] = {}
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 # What the garbage collector found: it may come at any moment, so it only leaves a note.
 _abandoned: deque[Callable[[], None]] = deque()
@@ -158,7 +45,7 @@ _lock = threading.RLock()
 
 
 class Connection:
-    """One user's hold on a store; those of one file in a process share one store, closed with the last of them.
+    """One user's hold on a store; those of one queue in a process share one store, closed with the last of them.
 
     Parameters
     ----------
@@ -169,31 +56,38 @@ class Connection:
     """
 
     def __init__(self, config: QueueConfig, store: Store | None = None) -> None:
-        path = config.location() if store is None else None
+        key = _key_of(config) if store is None else None
         _sweep()
-        #: Whether this made the file, rather than found it.
+        #: Whether this made the queue, rather than found it.
         self.created = False
-        # It may take a while until a file can be had; meanwhile who uses other files goes on.
-        with _door(path):
-            shared = _enter(path)
+        # It may take a while until one can be had; meanwhile who uses others goes on.
+        with _door(key):
+            shared = _enter(key)
             if shared is None:
-                shared = _Shared(_open(config, path) if store is None else store)
+                shared = _Shared(_open(config) if store is None else store)
                 self.created = bool(getattr(shared.store, "created", True))
-                if path:
+                if key is not None:
                     with _lock:
-                        _shared[path] = shared
+                        _shared[key] = shared
         with _lock:
+            self._shared = shared
             self.store: Store = shared.store
             self.live = shared.live
-            self._release = weakref.finalize(self, _abandoned.append, functools.partial(_drop, path, shared))
+            self._release = weakref.finalize(self, _abandoned.append, functools.partial(_drop, key, shared))
             self._release.atexit = False
-            self._drop = functools.partial(_drop, path, shared)
+            self._drop = functools.partial(_drop, key, shared)
             _connections.add(self)
 
     @property
     def closed(self) -> bool:
         """Whether it was closed."""
         return not self._release.alive
+
+    def hurry(self, seconds: float) -> None:
+        """Have the store wait no longer than this for whoever does not answer, unless others here go on using it."""
+        hurry = getattr(self.store, "hurry", None)
+        if hurry is not None and self._shared.users == 1:
+            hurry(seconds)
 
     def close(self) -> None:
         """Let go of the store; doing it again does nothing."""
@@ -211,16 +105,23 @@ class Connection:
         self.close()
 
 
-def _door(path: Path | None) -> contextlib.AbstractContextManager[object]:
-    """Give what is held while a file is opened or closed here; one of memory has nobody to wait for."""
-    if path is None:
+def _key_of(config: QueueConfig) -> Hashable:
+    """Give what two names of one queue have in common, None for one in memory, which is like no other."""
+    if config.driver in SERVERS:
+        return config.driver, address_of(config.driver, os.fspath(config.path)).key
+    return config.location()
+
+
+def _door(key: Hashable) -> contextlib.AbstractContextManager[object]:
+    """Give what is held while a queue is opened or closed here; one in memory has nobody to wait for."""
+    if key is None:
         return contextlib.nullcontext()
-    return _doors.setdefault(path, threading.RLock())
+    return _doors.setdefault(key, threading.RLock())
 
 
-def _enter(path: Path | None) -> _Shared | None:
-    """Give the store of a file that is open here, with one user more; None where it is not. Behind its door."""
-    shared = _shared.get(path) if path else None
+def _enter(key: Hashable) -> _Shared | None:
+    """Give the store of a queue that is open here, with one user more; None where it is not. Behind its door."""
+    shared = None if key is None else _shared.get(key)
     if shared is None or getattr(shared.store, "broken", False):
         return None
     with _lock:
@@ -228,14 +129,17 @@ def _enter(path: Path | None) -> _Shared | None:
     return shared
 
 
-def _open(config: QueueConfig, path: Path | None) -> Store:
+def _open(config: QueueConfig) -> Store:
+    if config.driver in SERVERS:
+        return open_store(config.driver, os.fspath(config.path))
+    path = config.location()
     if path is None:
         from nbqueue.stores.memory import MemoryStore
 
         return MemoryStore()
     if path.is_dir():
         raise QueueUnavailable(
-            f'{path} is a directory; name a file in it, e.g. connect("{path / _DEFAULT_PATH}")'
+            f'{path} is a directory; name a file in it, e.g. connect("{path / DEFAULT_PATH}")'
         )
     if not path.parent.is_dir():
         absolute = Path("/") / Path(config.path)
@@ -252,15 +156,15 @@ def _open(config: QueueConfig, path: Path | None) -> Store:
     return SharedStore(path, load_secret)
 
 
-def _drop(path: Path | None, shared: _Shared) -> None:
-    # Closing may take a while as well; who opens this very file meanwhile waits for it, or it would join itself.
-    with _door(path):
+def _drop(key: Hashable, shared: _Shared) -> None:
+    # Closing may take a while as well; who opens this very queue meanwhile waits for it, or it would join itself.
+    with _door(key):
         with _lock:
             shared.users -= 1
             if shared.users > 0:
                 return
-            if path and _shared.get(path) is shared:
-                del _shared[path]
+            if key is not None and _shared.get(key) is shared:
+                del _shared[key]
         shared.store.close()
 
 

@@ -14,7 +14,7 @@ from nbqueue.durations import duration
 from nbqueue.errors import InvalidCommand, JobNotFound
 from nbqueue.facade import cells
 from nbqueue.facade.commandqueue import connected
-from nbqueue.facade.connecting import MEMORY, check_keep
+from nbqueue.facade.configuring import MEMORY, check_keep
 from nbqueue.facade.looking import Looking
 from nbqueue.facade.receipt import JobDispatch
 from nbqueue.facade.selecting import Names, Since, unknown_queue

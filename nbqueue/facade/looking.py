@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbqueue.durations import ago
 from nbqueue.errors import InvalidCommand
-from nbqueue.facade.connecting import MEMORY
+from nbqueue.facade.configuring import MEMORY
 from nbqueue.facade.opened import Opened
 from nbqueue.facade.selecting import Names, Picked, Since, pick
 from nbqueue.store import QueueInfo, WorkerInfo
@@ -229,8 +229,8 @@ class Looking(Opened):
         from nbqueue.facade.checkup import look_at
 
         path = None if self.name == MEMORY else self.config.location()
-        now = self._clock()
-        return [*look_at(self.store, path, self.config, now, now - time.monotonic() - self._offset)]
+        drift = self._clock() - time.monotonic() - self._offset
+        return [*look_at(self.store, path, self.config, self._clock, drift)]
 
     def _pick(self, **words: Any) -> Picked:
         known = self.list() if words.get("queue") is not None else ()

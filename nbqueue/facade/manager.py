@@ -22,7 +22,7 @@ from nbqueue.executor import Executor
 from nbqueue.facade import cells
 from nbqueue.facade.batches.mapping import Batching
 from nbqueue.facade.commandqueue import CommandQueue, connected
-from nbqueue.facade.connecting import MEMORY, QueueConfig
+from nbqueue.facade.configuring import MEMORY, QueueConfig
 from nbqueue.facade.forms.forming import Forming
 from nbqueue.facade.opened import Target
 from nbqueue.facade.receipt import JobDispatch
@@ -56,12 +56,13 @@ _PATIENCE_AT_EXIT = 1.0
 
 
 class QueueManager(Forming, Batching):
-    """An open queue file: hands in work, starts workers, and shows what became of it.
+    """An open queue: hands in work, starts workers, and shows what became of it.
 
     Parameters
     ----------
     target : str, Path or QueueConfig, optional
-        A path, ``"duckdb:///jobs.duckdb"`` or ``":memory:"``; ``$NBQUEUE_URL``, else ./nbqueue.duckdb, unless given.
+        A path, ``":memory:"``, or a URL: ``"duckdb:///jobs.duckdb"``, ``"postgresql://me@host/db"``,
+        ``"sqs://eu-west-1/jobs"``; ``$NBQUEUE_URL``, else ./nbqueue.duckdb, unless given.
     store : Store, optional
         An open store instead, which is closed with this.
     clock : callable, optional
@@ -70,7 +71,9 @@ class QueueManager(Forming, Batching):
     Raises
     ------
     QueueUnavailable
-        Where the file cannot be had; the sentence says why and who holds it.
+        Where it cannot be had; the sentence says why, and of a file who holds it.
+    NotSupported
+        Where it takes a package that is not installed; the sentence has the line that installs it.
 
     Example
     -------
@@ -129,7 +132,7 @@ class QueueManager(Forming, Batching):
     def worker(
         self,
         queues: Names = None,
-        concurrency: int = 4,
+        concurrency: int | None = None,
         executor: str | Executor = "thread",
         *,
         tries: int | None = None,
@@ -149,10 +152,10 @@ class QueueManager(Forming, Batching):
         ----------
         queues : str or sequence of str, optional
             Served in this order; None is every queue.
-        concurrency : int
-            How many jobs run at once.
+        concurrency : int, optional
+            How many jobs run at once: 4 unless given; on a Dask cluster as many as it has threads.
         executor : str or Executor
-            ``"thread"``, ``"process"``, or one of your own.
+            ``"thread"``, ``"process"``, a Dask cluster as ``"dask://HOST:PORT"``, or one of your own.
         tries, timeout : optional
             For jobs that name none.
         lease : float or timedelta
@@ -188,7 +191,7 @@ class QueueManager(Forming, Batching):
             when_empty=when_empty,
             on_ended=on_ended,
         )
-        slots = check_tries(concurrency, what="concurrency")
+        slots = None if concurrency is None else check_tries(concurrency, what="concurrency")
         made = make_executor(
             executor, slots, max_jobs_per_child=max_jobs_per_child, memory_limit=memory_limit
         )
@@ -330,6 +333,8 @@ class QueueManager(Forming, Batching):
                 f" worker.stop() in it ends its worker once it has ended"
             )
         deadline = time.monotonic() + timeout
+        # It is asked a few times before it is over.
+        self._connection.hurry(max(0.1, timeout / 3))
         for worker in list(self._workers):
             worker.stop(max(0.0, deadline - time.monotonic()))
         self._workers.clear()
@@ -370,12 +375,15 @@ def connect(target: Target = None) -> QueueManager:
     Parameters
     ----------
     target : str, Path or QueueConfig, optional
-        A path, ``"duckdb:///jobs.duckdb"`` or ``":memory:"``; ``$NBQUEUE_URL``, else ./nbqueue.duckdb, unless given.
+        A path, ``":memory:"``, or a URL: ``"duckdb:///jobs.duckdb"``, ``"postgresql://me@host/db"``,
+        ``"sqs://eu-west-1/jobs"``; ``$NBQUEUE_URL``, else ./nbqueue.duckdb, unless given.
 
     Raises
     ------
     QueueUnavailable
-        Where the file cannot be had; the sentence says why and who holds it.
+        Where it cannot be had; the sentence says why, and of a file who holds it.
+    NotSupported
+        Where it takes a package that is not installed; the sentence has the line that installs it.
     """
     return QueueManager(target)
 
@@ -387,6 +395,12 @@ def manager() -> QueueManager:
 
 def _connect_home() -> QueueManager:
     """Connect what is meant where nothing was connected: in a child process the queue that its jobs come from."""
+    context = contexts.current(None)
+    if context is not None and getattr(context.dispatcher, "away", False):
+        raise NotSupported(
+            "the queue that this job came from cannot be asked from a Dask cluster: use what the job is given "
+            "(ctx.dispatch), or a worker in threads or processes"
+        )
     if contexts.home == MEMORY:
         raise NotSupported(
             "the queue that this job came from is in the memory of another process: use what the job is given "

@@ -11,7 +11,9 @@ from collections.abc import Callable
 
 from nbqueue.durations import duration
 from nbqueue.errors import QueueUnavailable
-from nbqueue.facade.connecting import Connection, QueueConfig
+from nbqueue.facade.configuring import QueueConfig
+from nbqueue.facade.connecting import Connection
+from nbqueue.facade.drivers import SERVERS
 from nbqueue.store import Store
 from nbqueue.stores.owner import Holder
 
@@ -46,9 +48,9 @@ class Opened:
         #: What the two clocks differed by, which nothing changes but a clock that is set, or a machine asleep.
         self._offset = clock() - time.monotonic()
         opened = self._connection.store
-        #: Where it is: the absolute path, or ":memory:".
+        #: Where it is: the absolute path, ":memory:", or the server, without a password.
         self.name = opened.name
-        #: Whether connecting made the file.
+        #: Whether connecting made it.
         self.created = self._connection.created
         #: The jobs that were running when the file was last left without a word, and what became of them.
         self.interrupted = list(getattr(opened, "interrupted", ()))
@@ -81,16 +83,40 @@ class Opened:
             After ``close``.
         """
         if self._connection.closed:
-            raise QueueUnavailable(
-                f"{self.name} was closed here; nbqueue.connect({self.name!r}) opens it again"
+            again = (
+                "nbqueue.connect(…)" if self.config.driver in SERVERS else f"nbqueue.connect({self.name!r})"
             )
+            raise QueueUnavailable(f"{self.name} was closed here; {again} opens it again")
         return self._connection.store
 
     @property
     def owner(self) -> Holder:
-        """The process that has the file; ``.here`` tells whether it is this one."""
+        """The process that has the file; ``.here`` tells whether it is this one.
+
+        What is no file has no owner: it is this process, as it is for every other.
+        """
         holder = getattr(self.store, "holder", None)
         return Holder.myself() if holder is None else holder()
+
+    @property
+    def home(self) -> str:
+        """What another process of this user opens it by; the password of a URL is in it, so it is never shown."""
+        return os.fspath(self.config.path) if self.config.driver in SERVERS else self.name
+
+    @property
+    def notice(self) -> str:
+        """What whoever opens it is to know of it, as a sentence; mostly nothing."""
+        said = str(getattr(self.store, "notice", "")).rstrip(".")
+        return f"{said[0].upper()}{said[1:]}." if said else ""
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether what cannot be had now may be had later: it is on a server, and was not closed here."""
+        return self.config.driver in SERVERS and not self.closed
+
+    def can(self, what: str) -> bool:
+        """Whether it can do that: ``"pause"``, ``"cancel"``, ``"priority"`` …, see ``nbqueue.store.Capability``."""
+        return what in self.store.capabilities
 
     @property
     def closed(self) -> bool:

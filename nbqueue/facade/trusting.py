@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from nbqueue.errors import NotSupported
-from nbqueue.facade.connecting import QueueConfig
+from nbqueue.facade.configuring import QueueConfig
+from nbqueue.facade.drivers import SERVERS
 from nbqueue.facade.opened import Target
 from nbqueue.secret import load_secret
 from nbqueue.stores.foreign import Foreign
@@ -35,7 +36,14 @@ def foreign_in(target: Target = None) -> Iterator[ForeignFile]:
     """
     from nbqueue.stores.trusting import ForeignFile
 
-    path = QueueConfig.read(target).location()
+    config = QueueConfig.read(target)
+    path = config.location()
+    if config.driver in SERVERS:
+        title = SERVERS[config.driver].title
+        raise NotSupported(
+            f"what is in a {title} queue is trusted by the secret it was signed with: give every process that uses it"
+            " the same one, in NBQUEUE_SECRET; only a file can be signed anew"
+        )
     if path is None:
         raise NotSupported("a queue in memory holds only what this process put there; name a file")
     with ForeignFile(path, load_secret()) as file:

@@ -15,19 +15,38 @@ from traitlets import Bool, Int, TraitError, Unicode, observe
 
 from nbqueue.cli import terminal
 from nbqueue.errors import NbqueueError
+from nbqueue.facade.drivers import veiled
 from nbqueue.facade.manager import QueueConfig, QueueManager, connect, latest
 from nbqueue.magics import completing
 from nbqueue.magics.cells import Given, job
 from nbqueue.magics.subcommands import nbq
 
+_WHERE = {"process": ", in processes of their own", "dask": ", on a Dask cluster"}
+
 __all__ = ["NBQueue", "load", "unload"]
+
+
+class _Veiled(str):
+    """A text that shows no password; to whoever uses it, it is the whole text."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(veiled(self))
+
+
+class Url(Unicode[str, str | bytes]):
+    """A URL whose password ``%config NBQueue`` does not show."""
+
+    def validate(self, obj: Any, value: Any) -> str:
+        return _Veiled(super().validate(obj, value))
 
 
 @magics_class
 class NBQueue(Magics):
     """The magics, and what ``%config NBQueue`` sets."""
 
-    url = Unicode("", help="The queue's file or URL; empty: $NBQUEUE_URL, else ./nbqueue.duckdb.").tag(
+    url = Url("", help="The queue's file or URL; empty: $NBQUEUE_URL, else ./nbqueue.duckdb.").tag(
         config=True
     )
     autostart = Bool(True, help="Start a worker on every queue when the extension is loaded.").tag(
@@ -83,10 +102,10 @@ class NBQueue(Magics):
 
     def start(self, concurrency: int | None = None, executor: str | None = None) -> str:
         """Start the worker on every queue, in place of the one that works; gives a sentence."""
-        worker = self.queues.worker(
-            concurrency=self.concurrency if concurrency is None else concurrency,
-            executor=self.executor if executor is None else executor,
-        )
+        name = self.executor if executor is None else executor
+        # A cluster knows by itself how much it can do.
+        wanted = None if "://" in name else self.concurrency
+        worker = self.queues.worker(concurrency=wanted if concurrency is None else concurrency, executor=name)
         self.stop()
         self._worker = worker.start()
         return self.work()
@@ -97,7 +116,7 @@ class NBQueue(Magics):
         if worker is None:
             return "no worker here"
         info = worker.info
-        where = ", in processes of their own" if info.executor == "process" else ""
+        where = _WHERE.get(info.executor, "")
         return f"a worker here serves every queue, {info.concurrency} jobs at a time{where}"
 
     def stop(self) -> bool:

@@ -42,6 +42,8 @@ def _status(magics: NBQueue) -> None:
     queues = magics.queues
     infos = queues.queues()
     print(queues.name)
+    if queues.notice:
+        print(queues.notice)
     if magics.working is None:
         print("No worker here; %nbq work starts one.")
     else:

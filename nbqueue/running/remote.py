@@ -122,10 +122,13 @@ class RemoteDispatcher:
     ----------
     ask : Callable
         The way there.
+    away : bool
+        Whether that process may be on another machine, so that its queue cannot be joined from here.
     """
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, *, away: bool = False) -> None:
         self._ask = ask
+        self.away = away
 
     def dispatch(self, work: Any, **options: Any) -> Any:
         """Hand in work; it is durable when this returns."""

@@ -166,9 +166,13 @@ class DuckDBStore(IndexStore):
         connection.close()
         opening.drop_empty_log(self._path)
 
+    def _new_index(self) -> Index:
+        """Give an empty index whose numbers go on where those of the ledger end."""
+        return Index(self._ledger, self._ledger.numbers(), self._chance)
+
     def _recover(self, before: Index | None) -> Index:
         """Rebuild the index; what ran under a worker that is not seated and has died was interrupted."""
-        index = Index(self._ledger, self._ledger.numbers(), self._chance)
+        index = self._new_index()
         now, ticks = self._clock(), self._ticks()
         self.interrupted += recover(self._ledger, index, before, self._slots, now=now, ticks=ticks)
         self._ledger.commit(Writes.of(index))

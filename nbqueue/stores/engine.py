@@ -102,7 +102,7 @@ class IndexStore:
         self._ticks = ticks
         self._pulse = pulse
         self._chance = random.random
-        self._retention = Retention()
+        self._retention: Retention[Pruning] = Retention()
         self._listeners: tuple[Callable[[], None], ...] = ()
         self._listening = threading.Lock()
         #: Something was changed that listeners have not been told of.
@@ -313,7 +313,9 @@ class IndexStore:
     def _retire(self, index: Index) -> None:
         """Let a piece of what has been kept long enough go, if there is any."""
         self._write_out(index)
-        going = self._retention.take(self._ledger, index, self._clock(), self._ticks())
+        going = self._retention.take(
+            self._ledger.begin_pruning, index.count_ended, self._clock(), self._ticks()
+        )
         if going is not None:
             self._prune(index, going)
             self._retention.put_back(going)

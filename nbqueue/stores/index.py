@@ -683,6 +683,10 @@ class Index:
             if self._spec_numbers.get(spec) == number:
                 del self._spec_numbers[spec]
 
+    def count_ended(self) -> int:
+        """How many jobs have ended and are not forgotten."""
+        return sum(queue.counts[state] for queue in self.queues.values() for state in State if state.ended)
+
     def waiting(self, now: float) -> Counter[str]:
         """How many jobs of each queue wait for their time."""
         self.fresh |= self.lanes.promote(now) > 0

@@ -107,11 +107,15 @@ class Lanes:
         full = (spec.queue, spec.priority, key)
         number = self._numbers.get(full)
         if number is None:
-            lane = Lane(spec.queue, spec.priority, key, spec)
+            lane = self.new_lane(spec.queue, spec.priority, key, spec)
             number = self._numbers[full] = len(self._lanes)
             self._lanes.append(lane)
             self._by_queue.setdefault(spec.queue, {})[spec.priority, key] = lane
         return number
+
+    def new_lane(self, queue: str, priority: int, key: Key, sample: Spec) -> Lane:
+        """Make a lane."""
+        return Lane(queue, priority, key, sample)
 
     def push(self, spec: Spec, first: int, last: int, due_at: float | None = None) -> None:
         """Add jobs of one spec, to run now or from ``due_at`` on."""

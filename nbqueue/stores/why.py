@@ -1,14 +1,15 @@
-"""Why a job is not running, as one sentence; reads an index and changes nothing."""
+"""Why a job is not running, as one sentence; reads what surrounds it and changes nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Protocol
 
 from nbqueue.jobs import State
-from nbqueue.stores.index import Index
-from nbqueue.stores.live import LiveJob, Seat
+from nbqueue.stores.live import LiveJob, QueueState, Seat
 
-__all__ = ["explain"]
+__all__ = ["Surroundings", "explain"]
 
 #: Nothing tells a kernel that has gone from one without a worker.
 _KERNEL = (
@@ -17,14 +18,26 @@ _KERNEL = (
 )
 
 
-def explain(job: LiveJob, index: Index, now: float) -> str:
+class Surroundings(Protocol):
+    """What a job depends on: a store's index, or as much of it as was read from a server."""
+
+    @property
+    def queues(self) -> Mapping[str, QueueState]:
+        """By name."""
+
+    @property
+    def seats(self) -> Mapping[str, Seat]:
+        """The workers that are here, by id."""
+
+
+def explain(job: LiveJob, around: Surroundings, now: float) -> str:
     """Say why a job is not running; "" if it is.
 
     Parameters
     ----------
     job : LiveJob
         The job.
-    index : Index
+    around : Surroundings
         The queues and the workers.
     now : float
         Seconds since the epoch.
@@ -36,12 +49,12 @@ def explain(job: LiveJob, index: Index, now: float) -> str:
         return _ended(job)
     if life.held:
         return f"held: {job.last[1] or 'no worker here may run it'}; once that is mended, retry it"
-    queue = index.queues[spec.queue]
+    queue = around.queues[spec.queue]
     if queue.paused:
         return f'queue "{spec.queue}" is paused; resume it to let its jobs run'
     if life.due_at is not None and life.due_at > now:
         return _delayed(job, now)
-    return _unclaimed(job, index)
+    return _unclaimed(job, around)
 
 
 def _ended(job: LiveJob) -> str:
@@ -76,9 +89,9 @@ def _delayed(job: LiveJob, now: float) -> str:
     return f"delayed until {when}, {left}"
 
 
-def _unclaimed(job: LiveJob, index: Index) -> str:
+def _unclaimed(job: LiveJob, around: Surroundings) -> str:
     spec = job.new.spec
-    seats = [seat for seat in index.seats.values() if seat.info.queues != ()]
+    seats = [seat for seat in around.seats.values() if seat.info.queues != ()]
     if spec.origin.startswith("kernel:") and not any(seat.handlers.accepts(spec) for seat in seats):
         return _KERNEL
     if not seats:

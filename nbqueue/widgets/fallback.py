@@ -54,8 +54,9 @@ def as_text(snapshot: dict[str, Any]) -> str:
 
 
 def _name(snapshot: dict[str, Any]) -> str:
+    name = str(snapshot["name"])
     # Where it is on somebody's disk is of no use to a reader elsewhere.
-    return PurePath(snapshot["name"]).name or str(snapshot["name"])
+    return name if "://" in name else PurePath(name).name or name
 
 
 def _time(millis: int) -> str:

@@ -206,9 +206,11 @@ class Turns:
         """How many claims it would hold at once, when these are off its hands."""
         if self.stopping.is_set():
             return 0
-        slots, most = self.info.concurrency + self._prefetch.ahead, self.means.options.max_jobs
+        # A cluster grows and shrinks, and while it cannot be reached it has none.
+        now, most = self._executor.slots, self.means.options.max_jobs
+        slots = now + self._prefetch.ahead if now else 0
         if most is not None:
-            slots = min(self.info.concurrency, most - self._ended)
+            slots = min(now, most - self._ended)
         # What cannot be stopped has been replaced; what was taken back is not on the store's list any more.
         stuck, lost = self._halting.stuck & self.held, self._lost - self._halting.stuck
         return max(0, slots + len(stuck - over) - len(lost - over))

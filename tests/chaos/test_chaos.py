@@ -1,4 +1,4 @@
-"""Three processes on one file, killed at random: nothing acknowledged is lost, and the audit would tell if it were."""
+"""Processes on one queue, killed at random: nothing acknowledged is lost, and the audit would tell if it were."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from nbqueue.chaos.crew import Death
 from nbqueue.chaos.plan import COMMANDS, DISPATCHERS, Plan
 from nbqueue.chaos.roles import ACKNOWLEDGED
 from nbqueue.chaos.running import run
+from nbqueue.chaos.stage import Stage
 from nbqueue.cli.commands import main
 from nbqueue.cli.doctoring import account as shown
+from tests.servers import PostgresServer, fresh_schema
 
 PLAN = Plan(jobs=10, kills=1)
 
@@ -32,13 +34,27 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     """Owners, workers and children die while 300 jobs run: each ends once, and none runs twice without a kill."""
     seed = int(os.environ.get("NBQUEUE_TEST_SEED") or random.SystemRandom().randrange(1_000_000))
     print(f"NBQUEUE_TEST_SEED={seed}")
-    account = run(Plan(jobs=300, kills=6, seed=seed, seconds=90.0), tmp_path)
+    account = run(Plan(jobs=300, kills=6, seed=seed, seconds=90.0), Stage(tmp_path))
     print(shown(account))
     assert account.faults == []
     assert (account.lost, account.ended_twice, account.stale_applied) == (0, 0, 0)
     assert account.acknowledged == 300
     assert account.ended >= 300
     assert sum(account.kills.values()) == 6
+
+
+def test_nothing_is_lost_on_a_server(tmp_path: Path, private_postgres: PostgresServer) -> None:
+    """Workers and children of four processes die while 200 jobs run, and the server crashes in the middle of it."""
+    seed = int(os.environ.get("NBQUEUE_TEST_SEED") or random.SystemRandom().randrange(1_000_000))
+    print(f"NBQUEUE_TEST_SEED={seed}")
+    with fresh_schema(private_postgres.url) as url:
+        stage = Stage(tmp_path, url, lambda: private_postgres.restart(immediate=True))
+        account = run(Plan(jobs=200, kills=3, restarts=1, seed=seed, seconds=90.0), stage)
+        print(shown(account))
+        assert account.faults == []
+    assert (account.lost, account.ended_twice, account.stale_applied) == (0, 0, 0)
+    assert (account.acknowledged, account.restarts, sum(account.kills.values())) == (200, 1, 3)
+    assert account.ended >= 200
 
 
 def test_the_plan_follows_from_its_seed() -> None:
@@ -70,7 +86,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def audited(folder: Path, *deaths: Death) -> Account:
-    return settle(folder, PLAN, deaths)
+    return settle(Stage(folder), PLAN, deaths)
 
 
 def test_what_is_right_is_found_right(folder: Path) -> None:

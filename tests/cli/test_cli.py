@@ -360,15 +360,18 @@ REFUSED = {
     ),
     "missing folder": (["dispatch", "a", "--db", "no/jobs.duckdb"], "does not exist; make it"),
     "another database": (
-        ["dispatch", "a", "--db", "sqs://eu/jobs"],
-        "SQS queues are not in this version yet",
+        ["dispatch", "a", "--db", "mysql://eu/jobs"],
+        '"mysql://" is no queue',
     ),
     "no such module": (
         ["work", "--import", "nbq_missing"],
         "--import nbq_missing: there is no module nbq_missing in",
     ),
     "no such file": (["work", "--import", "missing.py"], "--import missing.py: there is no such file in"),
-    "other executor": (["work", "--executor", "dask://here"], "the dask executor is not in this version yet"),
+    "other executor": (
+        ["work", "--executor", "dask://here"],
+        "is no address of a Dask scheduler; write dask://HOST:PORT",
+    ),
     "no slots": (["work", "--concurrency", "0"], "concurrency cannot be 0"),
 }
 

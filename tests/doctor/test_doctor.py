@@ -26,7 +26,7 @@ from click.testing import CliRunner
 import nbqueue as nbq
 from nbqueue.cli.commands import main
 from nbqueue.facade import checkup as checkup_module
-from nbqueue.facade.checks import beside, host, within
+from nbqueue.facade.checks import beside, host, postgres, sqs, within
 from nbqueue.facade.checks.beside import LARGE, place
 from nbqueue.facade.checks.finding import Finding
 from nbqueue.facade.checkup import checkup
@@ -497,7 +497,7 @@ def test_sockets_that_were_left(left: Path, secret: Path, elsewhere: Callable[[s
 
 def test_the_page_lists_every_finding() -> None:
     """What can be found is what the page has a row for, and a column that says when it is wrong where it can be."""
-    sources = [inspect.getsource(module) for module in (beside, checkup_module, host, within)]
+    sources = [inspect.getsource(module) for module in (beside, checkup_module, host, postgres, sqs, within)]
     calls = [
         call
         for source in sources

@@ -58,8 +58,10 @@ def test_configuration_of_another_driver() -> None:
         assert queues.dispatch(three.call()).result(PATIENCE) == 3
     with pytest.raises(nbq.QueueUnavailable, match="driver 'redis' is unknown"):
         nbq.QueueConfig(driver="redis")
-    with pytest.raises(nbq.NotSupported, match="SQS queues are not in this version"):
+    with pytest.raises(nbq.QueueUnavailable, match="takes a URL for its path, such as 'sqs://"):
         nbq.QueueConfig(driver="sqs")
+    elsewhere = nbq.QueueConfig(driver="sqs", path="sqs://eu-west-1/reports")
+    assert elsewhere == nbq.QueueConfig.read("sqs://eu-west-1/reports")
 
 
 # ------------------------------------------------------------------------------------- creating jobs

@@ -94,6 +94,8 @@ def swallow(there: str) -> None:
 
 
 def ask_and_clean(ctx: Context, there: str, path: str) -> None:
+    # Only one that has asked before it is told is spared.
+    assert not ctx.should_stop()
     say(there, os.getpid())
     while not ctx.should_stop():
         time.sleep(0.01)

@@ -179,7 +179,8 @@ def test_stops_whatever_it_does(
 @pytest.mark.parametrize("job", ["sleep_and_clean", "sleep_and_clean_async", "ask_and_clean"])
 def test_a_stop_is_told_first(bench: Callable[..., Bench], tmp_path: Path, job: str) -> None:
     """A job is told before it is killed, also where it waits for the system: it cleans up, and its process is kept."""
-    one, meeting, path = bench(), Meeting(tmp_path), tmp_path / "cleaned"
+    # As long as it takes on a busy machine: nothing here waits for the end of it.
+    one, meeting, path = bench(grace=PATIENCE), Meeting(tmp_path), tmp_path / "cleaned"
     before = value(one.run("pid"))
     claim = one.submit(job, meeting.paths[0], str(path))
     meeting.wait()

@@ -96,8 +96,6 @@ def test_without_a_name_it_is_the_environments(monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize(
     ("target", "error", "part"),
     [
-        ("postgresql://me:hush@host/db", nbq.NotSupported, "not in this version"),
-        ("sqs://eu-central-1/jobs", nbq.NotSupported, "not in this version"),
         ("mysql://me:hush@host/db", nbq.QueueUnavailable, '"mysql://" is no queue'),
         ("duckdb://", nbq.QueueUnavailable, "names no file"),
         (7, nbq.QueueUnavailable, "not int"),

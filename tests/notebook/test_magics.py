@@ -16,6 +16,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import nbqueue as nbq
 from nbqueue.facade.manager import latest
 from nbqueue.handlers.registry import registry
+from tests.servers import PASSWORD
 
 
 @pytest.fixture
@@ -104,6 +105,37 @@ def test_load_with_a_setting_made_before(
         assert shell.run_line_magic("config", f"NBQueue.{name}") == value
     assert len(nbq.manager().workers()) == 1
     shell.run_line_magic("unload_ext", "nbqueue")
+
+
+def test_load_without_its_server(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server that is not there is a sentence, at once and without the password, and the notebook goes on."""
+    monkeypatch.setenv("NBQUEUE_URL", f"postgresql://ada:{PASSWORD}@127.0.0.1:1/db")
+    shell.run_line_magic("load_ext", "nbqueue")
+    said = capsys.readouterr().err
+    assert said.startswith("Error: postgresql://ada@127.0.0.1:1/db cannot be reached")
+    assert said.splitlines()[1:] == ["No queue is open; %config NBQueue.url = '...' opens another."]
+    assert PASSWORD not in said
+    assert latest() is None
+
+
+def test_a_server_by_config(
+    loaded: InteractiveShell, postgres_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """%config takes its URL, and shows no password, nor does %nbq."""
+    loaded.run_line_magic("config", f"NBQueue.url = {postgres_url!r}")
+    queues = nbq.manager()
+    assert capsys.readouterr().out.startswith(f"{queues.name}: opened, 0 waiting; a worker here serves every")
+    assert queues.name.startswith("postgresql://")
+    assert nbq_(loaded, "dispatch greet").result(timeout=30) == "hello world"
+    nbq_(loaded, "")
+    loaded.run_line_magic("config", "NBQueue")
+    shown = repr(loaded.run_line_magic("config", "NBQueue.url"))
+    said = "".join(capsys.readouterr())
+    assert said.startswith(f"{queues.name}\n")
+    assert (PASSWORD in said, PASSWORD in shown) == (False, False)
+    assert "***@127.0.0.1" in shown
 
 
 def test_load_takes_the_queue_that_is_there(shell: InteractiveShell, tmp_path: Path) -> None:
@@ -285,7 +317,7 @@ def test_config(loaded: InteractiveShell, tmp_path: Path, capsys: pytest.Capture
 def test_config_that_cannot_be(loaded: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
     """What cannot be is a sentence: the worker goes on, and so does the queue, with the jobs that run on it."""
     loaded.run_line_magic("config", "NBQueue.executor = 'dask://here'")
-    assert "not in this version yet" in capsys.readouterr().err
+    assert "is no address of a Dask scheduler" in capsys.readouterr().err
     assert len(nbq.manager().workers()) == 1
     loaded.run_line_magic("config", "NBQueue.executor = 'thread'")
     loaded.run_line_magic("config", "NBQueue.url = 'missing/jobs.duckdb'")
@@ -327,7 +359,7 @@ WRONG = {
     "unknown queue": ("jobs --queue nope", 'queue "nope" does not exist'),
     "unknown state": ("jobs --state faild", 'did you mean "failed"?'),
     "unknown subcommand": ("dispach", "No such command 'dispach'"),
-    "executor": ("work --executor dask://here", "not in this version yet"),
+    "executor": ("work --executor dask://here", "is no address of a Dask scheduler"),
     "quote": ("dispatch 'greet", "No closing quotation"),
     "writing": ("sql delete from jobs", ""),
 }

@@ -21,7 +21,8 @@ import nbqueue as nbq
 from nbqueue.cli import serving, terminal
 from nbqueue.cli.commands import main
 from nbqueue.errors import DispatchFailed, QueueUnavailable
-from nbqueue.facade.connecting import Connection, QueueConfig
+from nbqueue.facade.configuring import QueueConfig
+from nbqueue.facade.connecting import Connection
 from nbqueue.secret import load_secret
 from nbqueue.store import Handlers, Selection, WorkerInfo
 from nbqueue.stores import opening

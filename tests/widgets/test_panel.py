@@ -10,17 +10,19 @@ from typing import Any
 
 import pytest
 
-from nbqueue import QueuedCommand, QueueManager
+from nbqueue import QueuedCommand, QueueManager, connect
 from nbqueue.errors import QueueError
 from nbqueue.facade.watching.following import JobFilter
 from nbqueue.handlers.registry import registry
 from nbqueue.lifecycle import Outcome
+from nbqueue.stores.postgres import link
 from nbqueue.testing import FakeClock, memory_manager
 from nbqueue.testing.workers import FakeWorker
 from nbqueue.widgets.panel import panel as module
 from nbqueue.widgets.panel.panel import Panel
 from nbqueue.widgets.panel.table import Looked
 from nbqueue.widgets.publisher import Publisher
+from tests.servers import PASSWORD, PostgresServer, fresh_schema
 from tests.widgets.front import patched
 
 
@@ -469,3 +471,27 @@ def test_code_that_was_changed_since_is_marked(queues: QueueManager) -> None:
         seat.panel.close()
     finally:
         registry.unregister("grow")
+
+
+# ------------------------------------------------------------------------- on a server
+
+
+def test_a_server_that_is_away_for_a_while(
+    private_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said above what is shown, without a password; and once the server is back the panel goes on by itself."""
+    monkeypatch.setattr(link, "PATIENCE", 0.1)
+    with fresh_schema(private_postgres.url) as url, connect(url) as queues:
+        seat = Seat(queues)
+        queues.dispatch(QueuedCommand("a"))
+        private_postgres.stop()
+        seat.step()
+        notice = seat.panel.state["notice"]
+        assert notice["level"] == "error"
+        assert "cannot be reached" in notice["text"]
+        assert PASSWORD not in notice["text"]
+        private_postgres.start()
+        queues.dispatch(QueuedCommand("a"))
+        seat.step()
+        assert seat.panel.state["notice"] is None
+        assert seat.panel.state["queues"][0]["pending"] == 2

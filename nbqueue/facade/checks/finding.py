@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Finding", "fine", "listed", "note", "of_seconds", "some", "wrong"]
+__all__ = ["Finding", "Looked", "fine", "listed", "note", "of_seconds", "some", "wrong"]
 
 #: Of names in a sentence, so many are said.
 _SHOWN = 5
@@ -19,6 +19,14 @@ class Finding(NamedTuple):
     what: str
     #: What is so, and what to do where it is wrong.
     sentence: str
+
+
+class Looked(NamedTuple):
+    """What a look at a server found."""
+
+    findings: list[Finding]
+    #: Whether there is a queue on it that can be opened without changing it.
+    has_queue: bool = False
 
 
 def fine(what: str, sentence: str) -> Finding:

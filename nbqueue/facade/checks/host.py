@@ -29,9 +29,9 @@ _SAID = {
 _LEAST = {"ipykernel": (6, 29)}
 
 
-def host() -> Iterator[Finding]:
-    """Check this process and this user."""
-    yield from _versions()
+def host(*needed: str) -> Iterator[Finding]:
+    """Check this process and this user; ``needed`` are packages that this kind of queue takes besides."""
+    yield from _versions(needed)
     yield from _event_loop()
     yield from _secret()
 
@@ -39,9 +39,10 @@ def host() -> Iterator[Finding]:
 # -- versions
 
 
-def _versions() -> Iterator[Finding]:
+def _versions(needed: tuple[str, ...]) -> Iterator[Finding]:
     said = [f"nbqueue {_version('nbqueue')}", f"Python {sys.version.split()[0]}"]
-    said += [f"{title} {version}" for name, title in _SAID.items() if (version := _version(name))]
+    titles = _SAID | {name: name for name in needed}
+    said += [f"{title} {version}" for name, title in titles.items() if (version := _version(name))]
     old = [*_unmet(), *_known_bad()]
     if old:
         yield wrong("versions", f"{'; '.join(old)}; upgrade with: pip install -U nbqueue")

@@ -133,7 +133,7 @@ class News(NamedTuple):
     seen: Seen
     #: The jobs that something happened to, by number, rising.
     changed: tuple[int, ...] = ()
-    #: Those of them that are new.
+    #: Those of them that are new, rising.
     dispatched: tuple[int, ...] = ()
     #: Those that run now, and those that do not (any more).
     running: tuple[tuple[int, Running], ...] = ()
@@ -188,7 +188,8 @@ class Following:
         return News(
             Seen(int(found["seq"].iloc[-1]), since.jobs + len(dispatched)),
             tuple(sorted(states)),
-            tuple(dispatched),
+            # Where several processes write to a server, jobs need not come in the order of their numbers.
+            tuple(sorted(dispatched)),
             self._begun(begun) if begun else (),
             tuple(number for number, state in states.items() if state not in (State.RUNNING, None)),
             tuple(ended),

@@ -35,8 +35,8 @@ class Dispatching:
     def test_capability(self, store: Store, clock: FakeClock, capability: Capability) -> None:
         """What is declared works; what is not declared is skipped here by its name."""
         need(store, capability)
-        job = new_job(clock)
-        store.insert([job])
+        job, waits = new_job(clock), new_job(clock, delay=60.0)
+        store.insert([job, waits])
         proofs: dict[Capability, Callable[[], object]] = {
             Capability.ALL_OR_NONE: lambda: store.insert([new_job(clock), new_job(clock)]),
             Capability.PRIORITY: lambda: store.insert([new_job(clock, priority=5)]),
@@ -44,6 +44,7 @@ class Dispatching:
             Capability.PAUSE: lambda: store.pause("default", paused=True),
             Capability.SQL: lambda: store.query("SELECT 1 AS one"),
             Capability.DURABLE: lambda: get(store, job),
+            Capability.EVERYWHERE: lambda: store.retry([waits.job_id])[0].done or pytest.fail("it waits on"),
         }
         assert set(proofs) == set(Capability), "a new capability needs its proof here"
         proofs[capability]()

@@ -233,13 +233,13 @@ class Looking:
         """What has ended says how, and what would let it run again."""
         spent, given_up = (
             new_job(clock, tries=1),
-            new_job(clock, tries=5, retry=RetryPolicy(give_up_on=("E",))),
+            new_job(clock, tries=5, retry=RetryPolicy(give_up_on=("errors.E",))),
         )
         twice = new_job(clock, tries=2, retry=NO_WAIT)
         store.insert([spent, given_up, twice])
         worker = FakeWorker(store)
         for claim in worker.take(3):
-            worker.end(claim, Outcome.FAILED, error="E: no", kinds=("E",))
+            worker.end(claim, Outcome.FAILED, error="E: no", kinds=("errors.E",))
         worker.end(worker.take_one(), Outcome.TIMED_OUT)
         assert "its one attempt is spent" in store.explain(spent.job_id)
         assert "retry policy gives up on" in store.explain(given_up.job_id)

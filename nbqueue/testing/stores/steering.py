@@ -113,23 +113,35 @@ class Steering:
         assert (record.state, record.result, record.error) == (State.SUCCEEDED, "7", "")
 
     def test_retry_waiting(self, store: Store, clock: FakeClock) -> None:
-        """A job that waits for its time runs now, once, and its old time means nothing any more."""
+        """A job that waits for its next attempt runs now, once, and its old time means nothing any more."""
         job = new_job(clock, tries=3, retry=RetryPolicy(backoff=(50.0,)))
-        delayed = new_job(clock, delay=60.0)
-        store.insert([job, delayed])
+        store.insert([job])
         worker = FakeWorker(store)
         worker.end(worker.take_one(), Outcome.FAILED, error="E")
-        assert [a.done for a in store.retry(ids([job, delayed]))] == [True, True]
+        assert [a.done for a in store.retry([job.job_id])] == [True]
         (default,) = store.queues()
-        assert (default.counts[State.PENDING], default.waiting) == (2, 0)
-        first, second = worker.take(2)
-        assert (first.job_id, first.attempt, second.job_id) == (job.job_id, 2, delayed.job_id)
-        worker.end(first, Outcome.FAILED)
+        assert (default.counts[State.PENDING], default.waiting) == (1, 0)
+        claim = worker.take_one()
+        assert (claim.job_id, claim.attempt) == (job.job_id, 2)
+        worker.end(claim, Outcome.FAILED)
         (default,) = store.queues()
         assert (default.counts[State.PENDING], default.waiting) == (1, 1)
-        worker.end(second)
-        clock.advance(60.0)
+        clock.advance(50.0)
         assert ids(worker.take(5)) == [job.job_id]
+
+    def test_retry_delayed(self, store: Store, clock: FakeClock) -> None:
+        """A job that was dispatched for later runs now, once, and its old time means nothing any more."""
+        need(store, Capability.EVERYWHERE)
+        delayed = new_job(clock, delay=60.0)
+        store.insert([delayed])
+        worker = FakeWorker(store)
+        assert worker.take() == []
+        assert [a.done for a in store.retry([delayed.job_id])] == [True]
+        (default,) = store.queues()
+        assert (default.counts[State.PENDING], default.waiting) == (1, 0)
+        worker.end(worker.take_one())
+        clock.advance(60.0)
+        assert worker.take(5) == []
 
     def test_retry_unknown(self, store: Store, clock: FakeClock) -> None:
         """A job that is not here is not retried, and the answer says so."""

@@ -9,6 +9,7 @@ import pytest
 
 from nbqueue.jobs import State
 from nbqueue.store import (
+    Capability,
     Selection,
     Store,
     WorkerInfo,
@@ -88,10 +89,11 @@ class Watching:
             lambda: store.insert([new_job(clock)]),
             lambda: worker.end(worker.take_one()),
             lambda: store.add_queue("other"),
-            lambda: store.pause("other", paused=True),
             lambda: store.forget(Selection()),
-            worker.leave,
         ]
+        if Capability.PAUSE in store.capabilities:
+            changes.append(lambda: store.pause("other", paused=True))
+        changes.append(worker.leave)
         for change in changes:
             before = len(told)
             change()

@@ -15,7 +15,7 @@ from nbqueue.facade.estimating import Estimate
 from nbqueue.facade.watching.glancing import Glance, glance, retried
 from nbqueue.widgets.card.state import job_state
 from nbqueue.widgets.card.subjects import Job, Rows
-from nbqueue.widgets.publisher import publisher
+from nbqueue.widgets.publisher import RETRY, publisher
 
 if TYPE_CHECKING:
     from nbqueue.facade.manager import QueueManager
@@ -95,6 +95,8 @@ class Feed:
                 cards = [card for card in cards if again or not card.over]
             self._refresh(cards)
         except QueueUnavailable:
+            if self.queues.comes_back:
+                return RETRY
             self.lose()
         return None
 

@@ -27,7 +27,7 @@ class Header {
 
   draw() {
     const { name, kernel, commands, notice } = this.store.state;
-    say(this.title, fileName(name));
+    say(this.title, name.includes("://") ? name : fileName(name));
     attr(this.title, "title", name);
     say(this.kernel, kernel);
     show(this.menu, !this.store.closed && commands.length > 0);
@@ -99,6 +99,7 @@ class Queues {
     const title = `${queue.paused ? "Resume" : "Pause"} ${queue.name}`;
     attr(button, "data-key", `queue:${queue.name}`);
     attr(button, "title", title);
+    show(button, queue.paused !== null);
     attr(button.querySelector("path"), "d", ICONS[queue.paused ? "play" : "pause"]);
   }
 }

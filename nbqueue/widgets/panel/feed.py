@@ -80,7 +80,9 @@ class Feed:
         self._queues = queues
         self._clock = clock
         self.following = Following(queues)
-        self.state = State(v, name=queues.name, kernel=kernel_version(), form=None, notice=None)
+        #: What is to be known of the queue as long as there is nothing worse to say.
+        self.notice = {"level": "note", "text": queues.notice} if queues.notice else None
+        self.state = State(v, name=queues.name, kernel=kernel_version(), form=None, notice=self.notice)
         self._table = Table(self.following)
         self._detail: Detail | None = None
         self._failures = _Paced(self._show_failures, 0.5, ticks)
@@ -173,7 +175,8 @@ class Feed:
         counts = {state.value: queue.counts[state] for state in JobState}
         return {
             "name": queue.name,
-            "paused": queue.paused,
+            # Where it cannot be paused there is no button for it.
+            "paused": queue.paused if self._queues.can("pause") else None,
             **counts,
             "waiting": queue.waiting,
             "wait": self._median_waits.get(queue.name),

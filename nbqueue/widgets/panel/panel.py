@@ -117,9 +117,12 @@ class Panel(anywidget.AnyWidget):
             if self._queues.closed:
                 raise QueueUnavailable(f"{self._queues.name} was closed")
             again = feed.refresh()
-            feed.state.set("notice", None)
+            feed.state.set("notice", feed.notice)
         except QueueUnavailable as error:
-            feed.state.set("notice", self._end(error))
+            if self._queues.comes_back:
+                again = self._fail(feed, error)
+            else:
+                feed.state.set("notice", self._end(error))
         except Exception as error:  # noqa: BLE001 - who looks at it is told, and it is tried again
             again = self._fail(feed, error)
         if self._flush(feed):

@@ -1,0 +1,169 @@
+"""Dispatch: what is handed in is checked whole, sent, and written down; it says exactly what was sent."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+from uuid import UUID
+
+from nbqueue.errors import InvalidCommand
+from nbqueue.jobs import NewBatch, NewJob
+from nbqueue.store import Mapped
+from nbqueue.stores.sqs.desk import Desk
+from nbqueue.stores.sqs.hand import HIDE_MAX
+from nbqueue.stores.sqs.message import Draft, Standing
+from nbqueue.stores.sqs.receiving import Intake
+from nbqueue.stores.sqs.sending import PartlySentError, Post, Sent
+
+__all__ = ["ATTEMPT_MAX", "Dispatcher"]
+
+T = TypeVar("T")
+
+#: The longest that an attempt may take, seconds: SQS hides a message for twelve hours and no longer.
+ATTEMPT_MAX = HIDE_MAX - 600.0
+#: Of so many functions the code is kept at hand.
+_CODE_KEPT = 32
+
+
+class Dispatcher:
+    """Sends jobs and writes them down.
+
+    Parameters
+    ----------
+    post : Post
+        What SQS is asked through.
+    desk : Desk
+        Where they are written down.
+    intake : Intake
+        Lets their messages in when both is done.
+    clock : Callable[[], float]
+        Seconds since the epoch.
+    """
+
+    def __init__(self, post: Post, desk: Desk, intake: Intake, clock: Callable[[], float]):
+        self._address, self._sender = post.address, post.sender
+        self._desk = desk
+        self._intake = intake
+        self._clock = clock
+        self._code: OrderedDict[str, bytes] = OrderedDict()
+
+    def insert(self, jobs: Sequence[NewJob]) -> None:
+        """Send those of these jobs that are new, and write them down.
+
+        Raises
+        ------
+        PartlySentError
+            Where some were not sent; the others are written down.
+        """
+        known = self._desk.known(jobs)
+        new = [job for job in jobs if job.job_id not in known]
+        with _Sending(self._intake, new):
+            sent, trouble = self._send(new)
+            self._desk.insert(sent)
+        if trouble is not None:
+            raise trouble
+
+    def put_batch(self, batch: NewBatch, jobs: Sequence[NewJob]) -> Mapped:
+        """Send the rows of a batch that need a job, and write the batch down with what was sent.
+
+        Raises
+        ------
+        PartlySentError
+            Where some rows were not sent; the others are the batch.
+        """
+        new = self._desk.rows_to_send(batch, jobs)
+        if new is None:
+            return self._desk.put_batch(batch, jobs)
+        with _Sending(self._intake, new):
+            sent, trouble = self._send(new)
+            gone = {job.job_id for job in new} - {job.job_id for job in sent}
+            mapped = self._desk.put_batch(batch, [job for job in jobs if job.job_id not in gone])
+        if trouble is not None:
+            raise trouble
+        return mapped
+
+    def send_again(self, drafts: Sequence[Draft], then: Callable[[dict[UUID, str]], T]) -> T:
+        """Send ended jobs anew, and call this with what could not be sent, and why, before any of them comes."""
+        with _Sending(self._intake, [draft.job for draft in drafts]):
+            letters = [self._sender.letter(one, edition=f"-{one.standing.attempt}") for one in drafts]
+            sent = self._sender.send(letters)
+            return then({letter.job_id: sent.error for letter in (*sent.unsent, *sent.unsure)})
+
+    def check(self, jobs: Sequence[NewJob]) -> None:
+        """Refuse what SQS cannot do, before anything is sent."""
+        for job in jobs:
+            spec = job.spec
+            if spec.timeout is not None and spec.timeout > ATTEMPT_MAX:
+                raise InvalidCommand(
+                    f"{spec.command}: a timeout of {spec.timeout:,.0f} s is longer than SQS hides a message; give"
+                    f" {ATTEMPT_MAX:,.0f} s at most, or cut the work into several jobs"
+                )
+            if self._address.fifo and job.due_at is not None and job.due_at > self._clock():
+                raise InvalidCommand(
+                    f"{spec.command}: a FIFO queue of SQS holds nothing back, so a job there can have no delay;"
+                    " dispatch it when it is due, or use queues without fifo=true"
+                )
+
+    def _send(self, jobs: Sequence[NewJob]) -> tuple[list[NewJob], PartlySentError | None]:
+        """Send jobs; gives those that are there, and what is to be raised for the others."""
+        if not jobs:
+            return [], None
+        now = self._clock()
+        letters = [
+            self._sender.letter(
+                Draft(job, Standing(), now, self._code_of(job)),
+                delay=0.0 if job.due_at is None else job.due_at - now,
+            )
+            for job in jobs
+        ]
+        sent = self._sender.send(letters)
+        there = {letter.job_id for letter in sent.sent}
+        trouble = None if len(there) == len(jobs) else self._partly(sent, len(jobs))
+        return [job for job in jobs if job.job_id in there], trouble
+
+    def _partly(self, sent: Sent, total: int) -> PartlySentError:
+        there, missing, unsure = ([letter.job_id for letter in some] for some in sent[:3])
+        said = f"{len(there):,} of {total:,} jobs were sent to {self._address.name}, and those will run"
+        if not there:
+            said = (
+                f"nothing of this call was sent to {self._address.name}"
+                if not unsure
+                else "nobody knows what was sent"
+            )
+        if missing:
+            said += f"; not sent: {_named(missing)}"
+        if unsure:
+            said += f"; sent, but without an answer, so that they may be there: {_named(unsure)}"
+        return PartlySentError(f"{sent.error}. {said}", there, missing, unsure)
+
+    def _code_of(self, job: NewJob) -> bytes | None:
+        code = job.spec.code
+        if not code:
+            return None
+        found = self._code.get(code)
+        if found is None:
+            found = self._desk.get_code(code)
+            if found is not None:
+                self._code[code] = found
+                while len(self._code) > _CODE_KEPT:
+                    self._code.popitem(last=False)
+        return found
+
+
+class _Sending:
+    """Jobs that are sent and written down; their messages are let in when both is done."""
+
+    def __init__(self, intake: Intake, jobs: Sequence[NewJob]):
+        self._intake = intake
+        self._ids = [job.job_id for job in jobs]
+
+    def __enter__(self) -> None:
+        self._intake.begin_sending(self._ids)
+
+    def __exit__(self, *_error: object) -> None:
+        self._intake.end_sending(self._ids)
+
+
+def _named(ids: Sequence[UUID]) -> str:
+    return ", ".join(map(str, ids[:3])) + (f" and {len(ids) - 3:,} more" if len(ids) > 3 else "")

@@ -1,0 +1,200 @@
+"""Sends messages ten at a time, and tells exactly which of them SQS has; knows no ledger."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+from uuid import UUID
+
+from nbqueue.errors import DispatchFailed, InvalidCommand
+from nbqueue.stores.sqs import message
+from nbqueue.stores.sqs.address import Address
+from nbqueue.stores.sqs.client import Client, SqsTroubleError, Why
+from nbqueue.stores.sqs.message import Draft
+from nbqueue.stores.sqs.queues import Place, Queues
+
+__all__ = ["BATCH", "DELAY_MAX", "Letter", "PartlySentError", "Post", "Sender", "Sent", "in_batches"]
+
+_log = logging.getLogger("nbqueue.store")
+
+T = TypeVar("T")
+
+#: So many messages go by one request.
+BATCH = 10
+#: The longest that SQS holds a message back, seconds.
+DELAY_MAX = 900
+#: An entry that SQS refused for no fault of ours is sent so often in all.
+_TRIES = 3
+
+
+class PartlySentError(DispatchFailed):
+    """Some jobs of a call are in SQS, and others are not; these say which."""
+
+    def __init__(self, text: str, sent: Sequence[UUID], unsent: Sequence[UUID], unsure: Sequence[UUID]):
+        super().__init__(text)
+        self.sent = tuple(sent)
+        self.unsent = tuple(unsent)
+        #: Nobody answered: these may be there, or not.
+        self.unsure = tuple(unsure)
+
+
+class Letter(NamedTuple):
+    """A message on its way."""
+
+    job_id: UUID
+    queue: str
+    text: str
+    #: Seconds.
+    delay: int = 0
+    #: To the queue for what has failed.
+    dead: bool = False
+    #: What tells it from an earlier message of the same job, where SQS looks for doubles.
+    edition: str = ""
+
+
+class Sent(NamedTuple):
+    """What became of some letters."""
+
+    sent: tuple[Letter, ...] = ()
+    unsent: tuple[Letter, ...] = ()
+    unsure: tuple[Letter, ...] = ()
+    #: Of the first that was not sent.
+    error: str = ""
+
+
+class Sender:
+    """Sends to the queues of one address; any thread may.
+
+    Parameters
+    ----------
+    address : Address
+        Of the queues.
+    client : Client
+        Is called.
+    queues : Queues
+        Where they are.
+    """
+
+    def __init__(self, address: Address, client: Client, queues: Queues):
+        self._address = address
+        self._client = client
+        self._queues = queues
+        #: Code that was too large to travel, and that was told.
+        self._left: set[str] = set()
+
+    def letter(self, draft: Draft, *, delay: float = 0.0, dead: bool = False, edition: str = "") -> Letter:
+        """Write a draft down, as SQS takes it.
+
+        Raises
+        ------
+        InvalidCommand
+            Where it is too large, with the sizes.
+        SqsTroubleError
+            Where its queue is missing or cannot be asked for.
+        """
+        job = draft.job
+        place = self._queues.place(job.spec.queue, dead=dead)
+        text = message.write(draft)
+        if len(text) > place.most and draft.code:
+            text = message.write(draft, with_code=False)
+            self._tell_of_code(draft, place)
+        if len(text) > place.most:
+            size, most = f"{len(text):,} bytes", f"{place.most:,}"
+            raise InvalidCommand(
+                f"{job.spec.command}: as a message this job takes {size}, of which its arguments are"
+                f' {len(job.payload):,}; SQS queue "{job.spec.queue}" takes {most}: put what is large into a file or a'
+                " bucket, and dispatch its name"
+            )
+        held = 0 if self._address.fifo else min(DELAY_MAX, max(0, -int(-delay // 1)))
+        return Letter(job.job_id, job.spec.queue, text, held, dead, edition)
+
+    def _tell_of_code(self, draft: Draft, place: Place) -> None:
+        spec = draft.job.spec
+        if spec.code not in self._left:
+            self._left.add(spec.code)
+            _log.warning(
+                "the code of %s takes %s bytes and does not fit into a message of %s: only workers that have it run it",
+                spec.command,
+                f"{len(draft.code or b''):,}",
+                f"{place.most:,}",
+            )
+
+    def send(self, letters: Sequence[Letter]) -> Sent:
+        """Send all that can be sent; after a request that failed nothing more is tried."""
+        sent: list[Letter] = []
+        left = list(letters)
+        for place, batch in self._batches(letters):
+            try:
+                missed, error = self._send(place, batch)
+            except SqsTroubleError as trouble:
+                if trouble.why is Why.MISSING:
+                    self._queues.lose(batch[0].queue)
+                unsure = tuple(batch) if trouble.why is Why.SILENT else ()
+                rest = [one for one in left if one not in unsure and one not in sent]
+                return Sent(tuple(sent), tuple(rest), unsure, str(trouble))
+            sent += [one for one in batch if one not in missed]
+            if missed:
+                return Sent(tuple(sent), tuple(one for one in left if one not in sent), (), error)
+        return Sent(tuple(sent))
+
+    def _batches(self, letters: Iterable[Letter]) -> Iterator[tuple[Place, list[Letter]]]:
+        by_queue: dict[tuple[str, bool], list[Letter]] = {}
+        for one in letters:
+            by_queue.setdefault((one.queue, one.dead), []).append(one)
+        for (queue, dead), ours in by_queue.items():
+            place = self._queues.place(queue, dead=dead)
+            for batch in in_batches(ours, place.most_together, lambda one: len(one.text)):
+                yield place, batch
+
+    def _send(self, place: Place, batch: list[Letter]) -> tuple[list[Letter], str]:
+        """Send a batch; gives those that SQS did not take, and why."""
+        error = ""
+        for _ in range(_TRIES):
+            entries = [self._entry(i, one) for i, one in enumerate(batch)]
+            answer = self._client.call(
+                "send_message_batch", batch[0].queue, QueueUrl=place.url, Entries=entries
+            )
+            failed = {int(one["Id"]): one for one in answer.get("Failed", ())}
+            if not failed:
+                return [], ""
+            batch = [one for i, one in enumerate(batch) if i in failed]
+            said = next(iter(failed.values()))
+            error = f"SQS did not take it ({said.get('Code')}: {said.get('Message')})"
+            if any(one.get("SenderFault") for one in failed.values()):
+                break
+        return batch, error
+
+    def _entry(self, number: int, letter: Letter) -> dict[str, Any]:
+        entry: dict[str, Any] = {"Id": str(number), "MessageBody": letter.text}
+        if letter.delay:
+            entry["DelaySeconds"] = letter.delay
+        if self._address.fifo:
+            # One group a queue: whoever wants an order wants this one.
+            entry["MessageGroupId"] = self._address.queue_name(letter.queue)
+            entry["MessageDeduplicationId"] = f"{letter.job_id}{letter.edition}"
+        return entry
+
+
+class Post(NamedTuple):
+    """What SQS is asked through."""
+
+    address: Address
+    client: Client
+    queues: Queues
+    sender: Sender
+
+
+def in_batches(items: Iterable[T], most: int, size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Give items in lists of ten that are no larger together than this."""
+    batch: list[T] = []
+    weight = 0
+    for item in items:
+        own = size(item)
+        if batch and (len(batch) == BATCH or weight + own > most):
+            yield batch
+            batch, weight = [], 0
+        batch.append(item)
+        weight += own
+    if batch:
+        yield batch
