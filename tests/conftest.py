@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import settings
 
 from tests.kernel_lines import LINES, check_line, write_kernelspecs
-from tests.servers import PostgresServer, fresh_schema, moto_server
+from tests.servers import PostgresServer, fresh_schema, moto_server, unreachable
 
 # Their asserts show what they compared, as those of tests do; before anybody imports them.
 pytest.register_assert_rewrite("nbqueue.testing.stores", "nbqueue.testing.workers", "tests.hostile")
@@ -63,7 +64,11 @@ def private_postgres(postgres_server: PostgresServer) -> Iterator[PostgresServer
 def postgres(request: pytest.FixtureRequest) -> str:
     """The URL of a PostgreSQL server: the one in ``NBQUEUE_TEST_POSTGRES``, else one of our own."""
     given = os.environ.get("NBQUEUE_TEST_POSTGRES")
-    return given or request.getfixturevalue("postgres_server").url
+    if not given:
+        return str(request.getfixturevalue("postgres_server").url)
+    if trouble := unreachable(given):
+        pytest.fail(f"NBQUEUE_TEST_POSTGRES is no use: {trouble}", pytrace=False)
+    return given
 
 
 @pytest.fixture
@@ -86,6 +91,20 @@ def sqs_endpoint(moto: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     return moto
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what each store does not do, whichever reports of skips were asked for: its conformance is less that."""
+    missing: dict[str, Counter[str]] = {}
+    for report in terminalreporter.stats.get("skipped", ()):
+        # Of a skip: where it was said, and what.
+        said = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+        store, found, capability = said.removeprefix("Skipped: ").partition(" does not declare ")
+        if found:
+            missing.setdefault(store, Counter())[capability] += 1
+    for store, skipped in sorted(missing.items()):
+        listed = ", ".join(f"{what} ({tests} tests)" for what, tests in sorted(skipped.items()))
+        terminalreporter.write_line(f"{store} does not declare, and was not asked for: {listed}")
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
-__all__ = ["PASSWORD", "PostgresServer", "drop_schema", "fresh_schema", "moto_server", "with_schema"]
+__all__ = [
+    "PASSWORD",
+    "PostgresServer",
+    "drop_schema",
+    "fresh_schema",
+    "moto_server",
+    "unreachable",
+    "with_schema",
+]
 
 #: Of the superuser of our servers; what tests look for wherever no password may be.
 PASSWORD = "open-sesame-42"
@@ -109,6 +117,24 @@ def with_schema(url: str, schema: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}schema={schema}"
 
 
+def unreachable(url: str) -> str:
+    """Say why a server cannot be used, without the password; "" where it can."""
+    import psycopg
+
+    from nbqueue.errors import QueueUnavailable
+    from nbqueue.stores.postgres.address import read
+    from nbqueue.stores.postgres.trouble import sentence
+
+    try:
+        address = read(url)
+        psycopg.connect(address.dsn, connect_timeout=5).close()
+    except QueueUnavailable as error:
+        return str(error)
+    except psycopg.Error as error:
+        return sentence(error, address)
+    return ""
+
+
 @contextlib.contextmanager
 def fresh_schema(url: str) -> Iterator[str]:
     """Give the URL of a queue in a schema that nobody has, and drop it afterwards."""
@@ -134,15 +160,25 @@ def drop_schema(url: str, schema: str) -> None:
 def moto_server() -> Iterator[str]:
     """Give the endpoint of an SQS that forgets everything at the end."""
     import logging
+    from unittest import mock
 
     from moto.server import ThreadedMotoServer
+    from moto.sqs.models import Queue
+
+    delete = Queue.delete_message
+
+    def delete_alone(queue: Queue, receipt: str) -> None:
+        # Otherwise it loses what is sent meanwhile.
+        with queue._messages_lock:
+            delete(queue, receipt)
 
     # It says a line about every request.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
+    with mock.patch.object(Queue, "delete_message", delete_alone):
+        server.start()
+        try:
+            host, port = server.get_host_and_port()
+            yield f"http://{host}:{port}"
+        finally:
+            server.stop()

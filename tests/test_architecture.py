@@ -21,7 +21,7 @@ PACKAGE = "nbqueue"
 
 #: Layer by layer, the modules below ``nbqueue.``; a module imports from its own layer or a lower one.
 LAYERS: dict[int, tuple[str, ...]] = {
-    0: ("errors", "jobs", "durations", "sizes", "retry", "lifecycle", "payload", "payload.*"),
+    0: ("errors", "jobs", "durations", "sizes", "retry", "patience", "lifecycle", "payload", "payload.*"),
     1: (
         *("secret", "slots", "handlers", "handlers.*", "running", "running.*"),
         *("store", "stores", "stores.*", "executor", "executors", "executors.*", "wire", "wire.*"),
@@ -70,7 +70,7 @@ NARROWER: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     ),
     (
         FACES,
-        ("facade.*", "errors", "jobs", "durations", "sizes", *FACES),
+        ("facade.*", "errors", "jobs", "durations", "sizes", "patience", *FACES),
         "a face calls the facade: it knows managers, receipts and batches, never a store, worker or executor",
     ),
 )

@@ -311,7 +311,7 @@ def work(url: str | None, names: tuple[str, ...], modules: tuple[str, ...], **gi
         shift.say_handlers(queues, at_work.served, imported)
         if not at_work.run():
             raise click.ClickException(
-                "the worker stopped on the error above; what it had is back in its queue"
+                "the worker stopped on the error above; what it had goes back to its queue"
             )
 
 

@@ -11,6 +11,7 @@ import click
 
 from nbqueue.cli.shift import Signals, say
 from nbqueue.errors import NbqueueError
+from nbqueue.facade.drivers import SERVERS
 from nbqueue.facade.manager import QueueManager
 
 __all__ = ["serve"]
@@ -36,7 +37,7 @@ def serve(queues: QueueManager, signals: Signals, *, wait: bool) -> None:
     click.ClickException
         Where another process holds it, and nobody said to wait; and once the file was deleted or broke.
     """
-    if queues.config.location() is None:
+    if queues.config.driver in SERVERS:
         raise click.ClickException(
             f"{queues.name} is no file, and nobody has to hold it for others: every process connects to it by itself"
         )

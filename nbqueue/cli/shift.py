@@ -24,6 +24,7 @@ from nbqueue.cli.terminal import count, one_line, span
 from nbqueue.errors import NbqueueError
 from nbqueue.facade.manager import QueueManager
 from nbqueue.jobs import State
+from nbqueue.patience import within
 
 __all__ = ["Shift", "Signals", "import_handlers", "say_handlers"]
 
@@ -211,10 +212,16 @@ class Shift:
         finally:
             logger.removeHandler(self._log)
         ended = ", ".join(f"{times} {how}" for how, times in sorted(self._ended.items())) or "no job ended"
-        say(
-            f"Stopped after {span(time.monotonic() - began)}: {ended}, {count(self._queues, State.PENDING)} waiting."
-        )
+        say(f"Stopped after {span(time.monotonic() - began)}: {ended}{self._waiting()}.")
         return not self._log.failed
+
+    def _waiting(self) -> str:
+        """What is left for others, where that can be told."""
+        try:
+            with within(1.0):
+                return f", {count(self._queues, State.PENDING)} waiting"
+        except NbqueueError:
+            return ""
 
     def _await_end(self) -> None:
         self._worker.wait()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nbqueue import patience
 from nbqueue.durations import duration
 from nbqueue.errors import NbqueueError
 from nbqueue.facade.checks import postgres, sqs, within
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from nbqueue.store import Store
 
 __all__ = ["Finding", "checkup", "look_at"]
+
+#: What a server does not answer in so many seconds, a question, is wrong with it.
+_PATIENCE = 5.0
 
 
 def checkup(target: Target = None, *, clock: Callable[[], float] = time.time) -> list[Finding]:
@@ -103,11 +108,15 @@ def _on_server(config: QueueConfig, store: Store | None, clock: Callable[[], flo
         with needing(server):
             looked = postgres.look_at(url, clock) if config.driver == "postgresql" else sqs.look_at(url)
         yield from looked.findings
-        if store is not None:
-            yield from _within(store, None, clock(), _retention(config))
-        elif looked.has_queue:
-            with Connection(config) as connection:
-                yield from _within(connection.store, None, clock(), _retention(config))
+        # What this process knows of SQS it knows by itself.
+        if not looked.has_queue and (store is None or config.driver == "postgresql"):
+            return
+        with Connection(config) if store is None else contextlib.nullcontext() as connection:
+            opened = store if connection is None else connection.store
+            assert opened is not None
+            with patience.within(_PATIENCE):
+                found = [*_within(opened, None, clock(), _retention(config))]
+        yield from found
     except NbqueueError as error:
         yield wrong("server", str(error))
 

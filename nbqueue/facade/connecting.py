@@ -70,7 +70,6 @@ class Connection:
                     with _lock:
                         _shared[key] = shared
         with _lock:
-            self._shared = shared
             self.store: Store = shared.store
             self.live = shared.live
             self._release = weakref.finalize(self, _abandoned.append, functools.partial(_drop, key, shared))
@@ -82,12 +81,6 @@ class Connection:
     def closed(self) -> bool:
         """Whether it was closed."""
         return not self._release.alive
-
-    def hurry(self, seconds: float) -> None:
-        """Have the store wait no longer than this for whoever does not answer, unless others here go on using it."""
-        hurry = getattr(self.store, "hurry", None)
-        if hurry is not None and self._shared.users == 1:
-            hurry(seconds)
 
     def close(self) -> None:
         """Let go of the store; doing it again does nothing."""

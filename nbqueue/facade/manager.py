@@ -29,6 +29,7 @@ from nbqueue.facade.receipt import JobDispatch
 from nbqueue.facade.selecting import Names, names_of, unknown_queue
 from nbqueue.handlers.registry import registry
 from nbqueue.jobs import State, check_queue, check_tries
+from nbqueue.patience import within
 from nbqueue.running import context as contexts
 from nbqueue.running.context import current
 from nbqueue.secret import load_secret
@@ -53,6 +54,8 @@ __all__ = [
 
 # A kernel is given 2.5 s to go.
 _PATIENCE_AT_EXIT = 1.0
+#: So long a store that does not answer is tried for a text.
+_PATIENCE_OF_REPR = 1.0
 
 
 class QueueManager(Forming, Batching):
@@ -333,8 +336,6 @@ class QueueManager(Forming, Batching):
                 f" worker.stop() in it ends its worker once it has ended"
             )
         deadline = time.monotonic() + timeout
-        # It is asked a few times before it is over.
-        self._connection.hurry(max(0.1, timeout / 3))
         for worker in list(self._workers):
             worker.stop(max(0.0, deadline - time.monotonic()))
         self._workers.clear()
@@ -353,7 +354,8 @@ class QueueManager(Forming, Batching):
         if self.closed:
             return f"QueueManager({self.name}: closed)"
         try:
-            queues = self.store.queues()
+            with within(_PATIENCE_OF_REPR):
+                queues = self.store.queues()
         except NbqueueError:
             return f"QueueManager({self.name}: unavailable)"
         waiting, running = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import threading
 import uuid
 from collections.abc import Callable, Generator, Mapping
@@ -24,6 +25,7 @@ from nbqueue.errors import (
 from nbqueue.facade.ending import Logs, failure_of
 from nbqueue.facade.outputs import Outputs, outputs_of
 from nbqueue.jobs import JobRecord, State, check_name, check_queue, seconds, timestamp, utc
+from nbqueue.patience import within
 from nbqueue.running.run import unstored_reason
 from nbqueue.secret import load_secret
 from nbqueue.store import Store
@@ -353,12 +355,13 @@ class JobDispatch:
             records.append(record)
             ended.set()
 
-        stop = self._notify(notify)
-        try:
-            if not ended.wait(patience):
-                self._out_of_time(patience or 0.0)
-        finally:
-            stop(unwatch=not records)
+        with within(math.inf if patience is None else patience):
+            stop = self._notify(notify)
+            try:
+                if not ended.wait(patience):
+                    self._out_of_time(patience or 0.0)
+            finally:
+                stop(unwatch=not records)
         return self._known(records[0])
 
     def _notify(self, notify: Callable[..., None]) -> Callable[..., None]:

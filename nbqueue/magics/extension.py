@@ -21,9 +21,9 @@ from nbqueue.magics import completing
 from nbqueue.magics.cells import Given, job
 from nbqueue.magics.subcommands import nbq
 
-_WHERE = {"process": ", in processes of their own", "dask": ", on a Dask cluster"}
-
 __all__ = ["NBQueue", "load", "unload"]
+
+_WHERE = {"process": ", in processes of their own", "dask": ", on a Dask cluster"}
 
 
 class _Veiled(str):

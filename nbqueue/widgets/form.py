@@ -16,6 +16,7 @@ import ipywidgets
 from nbqueue.errors import NbqueueError
 from nbqueue.facade.forms.spec import Field, FormErrors, FormSpec
 from nbqueue.facade.receipt import JobDispatch
+from nbqueue.patience import within
 from nbqueue.widgets.card.card import card_of
 from nbqueue.widgets.link import answer_at_once, front
 
@@ -27,6 +28,8 @@ __all__ = ["Form"]
 
 #: Clicks that come together are one: a double click, or some while the kernel was busy.
 _ONE_CLICK = 0.7
+#: A store that does not answer is tried for so long, seconds: the kernel waits meanwhile.
+_PATIENCE = 5.0
 #: So many cards stay below the form, and as many receipts with it: they hold what their jobs returned.
 _CARDS = 5
 _ROWS = {"list": 3, "json": 3, "text": 4}
@@ -112,7 +115,8 @@ class Form(ipywidgets.VBox):  # type: ignore[misc]
         errors: Mapping[str, str] = {}
         receipt = None
         try:
-            receipt = self._queues.dispatch_form(self.spec, values, options)
+            with within(_PATIENCE):
+                receipt = self._queues.dispatch_form(self.spec, values, options)
         except FormErrors as error:
             errors = error.errors
         except NbqueueError as error:
@@ -136,9 +140,9 @@ class Form(ipywidgets.VBox):  # type: ignore[misc]
 
     def _keep(self, receipt: JobDispatch) -> None:
         self.receipts = [receipt, *self.receipts[: _CARDS - 1]]
-        if (took := self._queues.estimate(self.spec.command)) is not None:
-            self._estimate.value = escape(str(took))
-        with contextlib.suppress(NbqueueError):
+        with contextlib.suppress(NbqueueError), within(_PATIENCE):
+            if (took := self._queues.estimate(self.spec.command)) is not None:
+                self._estimate.value = escape(str(took))
             card = card_of(self._queues, receipt)
             kept, gone = self._cards.children[: _CARDS - 1], self._cards.children[_CARDS - 1 :]
             self._cards.children = (card, *kept)

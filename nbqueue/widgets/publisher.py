@@ -22,6 +22,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from nbqueue.patience import within
+
 __all__ = ["Changes", "Publisher", "View", "publisher"]
 
 _log = logging.getLogger("nbqueue.widgets")
@@ -34,6 +36,9 @@ LAST_LOOK = 0.5
 SHARE = 0.1
 #: Seconds until a view that could not be refreshed is tried again.
 RETRY = 5.0
+
+#: A store that does not answer is tried for so long, seconds: the other views and clicks wait meanwhile.
+_PATIENCE = 0.5
 
 #: ``QueueManager.on_change``: have this called after each change, from any thread; gives a way to stop that.
 Changes = Callable[[Callable[[], None]], Callable[[], None]]
@@ -48,6 +53,8 @@ class View(Protocol):
 
     def refresh(self) -> float | None:
         """Send what has changed, in the publisher's thread.
+
+        One whose queue does not answer says so in an attribute ``troubled``: what it waited for in vain took no core.
 
         Gives in how many seconds to be called again even if nothing changes, None for never. One that raises is
         logged, and tried again a while later.
@@ -204,9 +211,10 @@ class Publisher:
 
     def _loop(self) -> None:
         wait: float | None = None
-        while True:
-            self._news.wait(wait)
-            wait = self.step()
+        with within(_PATIENCE):
+            while True:
+                self._news.wait(wait)
+                wait = self.step()
 
     def step(self) -> float | None:
         """Do what is due now; gives in how many seconds the next is due, None: when something changes."""
@@ -252,7 +260,7 @@ class Publisher:
             again, least, entry.failing = RETRY, RETRY, True
         ended = self._ticks()
         self._drop(entry, closed_only=True)
-        entry.took = ended - begun
+        entry.took = 0.0 if entry.failing or getattr(view, "troubled", False) else ended - begun
         # Views that change together share what there is; a dear one does not keep a cheap one waiting.
         beside = [one for one in self._kept() if one is entry or one.free_at > begun]
         cost = sum(min(entry.took, one.took) for one in beside)

@@ -8,7 +8,7 @@ from nbqueue.executor import Running, StopReason
 from nbqueue.jobs import Claim
 from nbqueue.lifecycle import Outcome
 from nbqueue.store import Report, ReportKind
-from nbqueue.worker.turns import Turns
+from nbqueue.worker.turns import PATIENCE, Turns
 
 __all__ = ["shut"]
 
@@ -34,13 +34,22 @@ def shut(turns: Turns) -> Exception | None:
 
 
 def _let_end(turns: Turns) -> None:
-    """Go on with turns that claim nothing, so that the lease holds, until all has ended or patience has."""
+    """Go on with turns that claim nothing, so that the lease holds, until all has ended or patience has.
+
+    However long jobs are let run, a store that cannot be reached is not waited for without end.
+    """
     ticks = turns.means.ticks
-    since = ticks()
+    since, over_since = ticks(), None
     while True:
         wait = turns.step()
-        left = since + turns.grace - ticks()
-        if left <= 0 or not (turns.held or turns.unsent):
+        if not (turns.held or turns.unsent):
+            return
+        now = ticks()
+        left = since + turns.grace - now
+        if turns.waits_for_store():
+            over_since = now if over_since is None else over_since
+            left = min(left, over_since + PATIENCE - now)
+        if left <= 0:
             return
         turns.wakeup.wait(min(wait, left))
         turns.wakeup.clear()

@@ -15,6 +15,7 @@ from operator import attrgetter
 from nbqueue.errors import QueueError
 from nbqueue.executor import SPARE_SLOTS, Running
 from nbqueue.jobs import Claim
+from nbqueue.patience import Patience, within
 from nbqueue.running.run import Runner
 from nbqueue.slots import SlotFile
 from nbqueue.store import Handlers, Report, ReportKind, Turn
@@ -34,6 +35,10 @@ NEWS_EVERY = 0.5
 PATIENCE = 10.0
 #: The longest pause between attempts to reach a store that fails, seconds.
 PAUSE_MAX = 5.0
+#: A worker that stops tries each call of a store that does not answer for so long, seconds.
+HURRY_LEAST, HURRY_MOST = 0.5, 2.0
+#: Of jobs in a sentence, so many are named.
+_NAMED = 3
 
 
 class Turns:
@@ -58,6 +63,8 @@ class Turns:
         self.joined = self.over = False
         #: Seconds that what runs is given to end, once no more jobs are taken.
         self.grace = PATIENCE
+        #: How long a store that does not answer is tried, a call.
+        self.patience = Patience()
         #: Reports that the store has not taken yet.
         self.unsent: list[Report] = []
         #: Fences of what was claimed and has not ended; and of what was taken back and still runs.
@@ -88,7 +95,8 @@ class Turns:
             self._join()
             self._executor.start(runner, self._wake_up, self._slot_file)
         except BaseException:
-            with contextlib.suppress(QueueError):
+            # Where it could not join, it need not be tried for long.
+            with contextlib.suppress(QueueError), within(HURRY_LEAST):
                 self._store.leave(self.info.worker_id)
             self._end()
             raise
@@ -111,9 +119,26 @@ class Turns:
                 self._settle(reports, last_turn(self._store, self.info.worker_id, reports))
             self._store.leave(self.info.worker_id)
         except QueueError as error:
-            _log.warning("worker %s could not report its last jobs: %s", self.info.worker_id, error)
+            self._tell_unreported(reports, error)
         finally:
             self._end()
+
+    def _tell_unreported(self, reports: Sequence[Report], error: QueueError) -> None:
+        over = [report.claim for report in reports if report.kind is not ReportKind.NEWS]
+        if not over:
+            _log.warning("worker %s could not say that it leaves: %s", self.info.worker_id, error)
+            return
+        named = ", ".join(f"{claim.spec.command} {claim.job_id}" for claim in over[:_NAMED])
+        _log.error(
+            "worker %s leaves and could not report what became of %s (%s%s): that runs again, at the latest once the"
+            " lease of %g s is over; %s",
+            *(self.info.worker_id, "1 job" if len(over) == 1 else f"{len(over):,} jobs", named),
+            *(", …" if len(over) > _NAMED else "", self.info.lease, error),
+        )
+
+    def waits_for_store(self) -> bool:
+        """Whether all that it held is over, and all that is left is to report it."""
+        return self.held <= {one.claim.fence for one in self.unsent if one.kind is not ReportKind.NEWS}
 
     def _end(self) -> None:
         self.over = True

@@ -18,12 +18,13 @@ from nbqueue.errors import NbqueueError
 from nbqueue.executor import Executor
 from nbqueue.handlers.handler import Registry
 from nbqueue.jobs import State
+from nbqueue.patience import within
 from nbqueue.running.context import current
 from nbqueue.running.run import Services
 from nbqueue.store import Store, WorkerInfo
 from nbqueue.worker.options import Means, WorkerOptions
 from nbqueue.worker.stopping import shut
-from nbqueue.worker.turns import PATIENCE, Turns
+from nbqueue.worker.turns import HURRY_LEAST, HURRY_MOST, PATIENCE, Turns
 
 __all__ = ["Worker", "WorkerOptions"]
 
@@ -137,6 +138,7 @@ class Worker:
         """Take no more jobs from now on, as ``stop`` does, but wait for nothing."""
         turns = self._turns
         turns.grace = timeout
+        turns.patience.shorten(max(HURRY_LEAST, min(HURRY_MOST, timeout / 3)))
         turns.stopping.set()
         turns.wakeup.set()
 
@@ -247,8 +249,9 @@ class Worker:
 
     def _supervise(self) -> None:
         try:
-            self._work()
-            self.shut()
+            with within(self._turns.patience):
+                self._work()
+                self.shut()
         finally:
             self._gone.set()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import io
 import json
@@ -10,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections import Counter
@@ -25,16 +27,23 @@ from nbqueue import payload
 from nbqueue.executor import Executor, StopReason
 from nbqueue.executors import make_executor
 from nbqueue.executors.dask import cluster as clusters
+from nbqueue.executors.dask import lanes as lane_books
+from nbqueue.executors.dask import post as posts
+from nbqueue.executors.dask import session as sessions
+from nbqueue.executors.dask.desk import Desk
 from nbqueue.executors.dask.executor import DaskExecutor
+from nbqueue.executors.dask.lane import Lane
+from nbqueue.executors.dask.lanes import Lanes
 from nbqueue.executors.dask.marks import Marks, has_run
 from nbqueue.executors.dask.outbox import Outbox
+from nbqueue.executors.dask.post import Post
 from nbqueue.handlers.definitions import function_handler
 from nbqueue.handlers.handler import Kind
 from nbqueue.jobs import Options
 from nbqueue.lifecycle import Outcome
 from nbqueue.payload import bundles
 from nbqueue.store import OUTPUT, ReportKind
-from nbqueue.wire import decode
+from nbqueue.wire import decode, encode
 from tests.executors import dask_jobs as tasks
 from tests.executors.child_jobs import CHILD_JOBS
 from tests.executors.cluster import DaskCluster
@@ -204,6 +213,176 @@ def test_a_scheduler_that_goes_gives_the_jobs_back(tmp_path: Path, caplog: pytes
             worker.stop()
 
 
+def until(fact: Callable[[], object]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + PATIENCE
+    while not fact():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def has_lanes(dask_scheduler: Any) -> bool:
+    """Whether a scheduler has any task of an executor."""
+    return any(str(key).startswith("nbqueue-") for key in dask_scheduler.tasks)
+
+
+@contextlib.contextmanager
+def others(
+    cluster: DaskCluster, folder: Path
+) -> Iterator[tuple[Any, Callable[[], bool], Callable[[], None]]]:
+    """Somebody else's tasks in every thread; gives a client, whether a lane waits behind them, and what ends them."""
+    from distributed import Client
+
+    with Client(cluster.address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=PATIENCE)
+        meetings = [Meeting(folder) for _ in range(4)]
+        held = [client.submit(tasks.meet_there, *meeting.paths, pure=False) for meeting in meetings]
+        for meeting in meetings:
+            meeting.wait()
+
+        def let_go() -> None:
+            for meeting in meetings:
+                meeting.let_go()
+            client.gather(held)
+
+        yield client, lambda: client.run_on_scheduler(has_lanes), let_go
+
+
+def test_a_lane_that_is_cancelled_as_it_waits_is_opened_anew(cluster: DaskCluster, tmp_path: Path) -> None:
+    """Where others kept the cluster busy as all tasks were cancelled, as by a restart, jobs run after it."""
+    from distributed import Future
+
+    def lanes(dask_scheduler: Any) -> list[str]:
+        return [key for key in dask_scheduler.tasks if str(key).startswith("nbqueue-")]
+
+    with nbq.connect(":memory:") as queues, others(cluster, tmp_path) as (client, lanes_wait, let_go):
+        queues.worker(executor=DaskExecutor(cluster.address, 2)).start()
+        receipts = [tasks.double.dispatch(i) for i in range(2)]
+        until(lanes_wait)
+        cancelled = client.run_on_scheduler(lanes)
+        client.cancel([Future(key, client) for key in cancelled], force=True)
+        until(lambda: not set(cancelled) & set(client.run_on_scheduler(lanes)))
+        let_go()
+        assert [receipt.result(PATIENCE) for receipt in receipts] == [0, 2]
+
+
+def test_an_idle_executor_holds_nothing(cluster: DaskCluster, bench: Callable[..., Bench]) -> None:
+    """When its jobs have ended the cluster has no task of it, nor what one came to, so it may shrink to nothing."""
+    from distributed import Client
+
+    with Client(cluster.address, set_as_default=False) as client:
+        assert bench().run("give", 1).outcome is Outcome.SUCCEEDED
+        until(lambda: not client.run_on_scheduler(has_lanes))
+
+
+def test_a_busy_cluster_keeps_no_jobs_from_others(
+    cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where others' tasks have every thread, jobs go back to their queue but for one, which keeps its place in line."""
+    monkeypatch.setattr(lane_books, "_CROWDED", 0.1)
+    monkeypatch.setattr(sessions, "_LOOK", 0.05)
+    with nbq.connect(":memory:") as queues, others(cluster, tmp_path) as (_, lanes_wait, let_go):
+        executor = DaskExecutor(cluster.address, 4)
+        queues.worker(executor=executor).start()
+        receipts = [tasks.double.dispatch(i) for i in range(6)]
+        until(lanes_wait)
+        until(lambda: [receipt.state for receipt in receipts].count("pending") == 5)
+        assert executor.slots == 0
+        other = queues.worker(concurrency=1).start()
+        assert [receipt.result(PATIENCE) for receipt in receipts[1:]] == [2, 4, 6, 8, 10]
+        other.stop()
+        let_go()
+        assert receipts[0].result(PATIENCE) == 0
+        until(lambda: executor.slots == 4)
+
+
+def test_nobody_waits_for_a_worker_that_has_gone() -> None:
+    """What is asked of a Dask worker has no answer as soon as it has gone, though the scheduler tries on."""
+
+    async def see() -> None:
+        asked = asyncio.Event()
+
+        async def broadcast(**_: Any) -> None:
+            asked.set()
+            await asyncio.Event().wait()
+
+        post = Post(
+            SimpleNamespace(id="me", scheduler=SimpleNamespace(broadcast=broadcast), scheduler_comm=None)
+        )
+        under_way = post.spawn(post.call("tcp://there", "hello"))
+        await asked.wait()
+        post.lose("tcp://there")
+        assert await under_way is None
+        asked.clear()
+        assert await post.call("tcp://there", "hello") is None
+        assert not asked.is_set()
+        post.regain("tcp://there")
+        again = post.spawn(post.call("tcp://there", "hello"))
+        await asked.wait()
+        again.cancel()
+
+    asyncio.run(asyncio.wait_for(see(), PATIENCE))
+
+
+def test_an_answer_that_is_lost_costs_nothing(
+    bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that has begun, though nobody here was told, runs on; also where nobody can be asked for a while."""
+    call, meeting, asked = Post.call, Meeting(tmp_path), []
+
+    async def lose(post: Post, address: str, *message: Any) -> Any:
+        if message[0] == "retract" and len(asked) < 2:
+            asked.append(message)
+            return None
+        answer = await call(post, address, *message)
+        if message[0] == "loads" and not asked:
+            await asyncio.to_thread(meeting.wait)
+            return None
+        return answer
+
+    one = bench()
+    monkeypatch.setattr(Post, "call", lose)
+    claim = one.submit("meet_there", *meeting.paths)
+    until(lambda: len(asked) == 2)
+    meeting.let_go()
+    (report,) = one.wait_for(claim)
+    assert report.outcome is Outcome.SUCCEEDED, report.error
+
+
+def test_a_farewell_that_is_not_answered_closes_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client is closed though a worker does not say that it has heard."""
+    monkeypatch.setattr(posts, "_FAREWELL", 0.05)
+    closed = []
+
+    async def broadcast(**_: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def close(**_: Any) -> None:
+        closed.append(True)
+
+    scheduler = SimpleNamespace(broadcast=broadcast)
+    client = SimpleNamespace(id="", status="running", scheduler=scheduler, scheduler_comm=None, close=close)
+
+    async def end() -> None:
+        await Post(client).end(["tcp://there"])
+
+    asyncio.run(asyncio.wait_for(end(), PATIENCE))
+    assert closed == [True]
+
+
+def test_a_lane_may_give_back_what_is_said_to_have_begun(bench: Callable[..., Bench]) -> None:
+    """The first job that it was given has begun only as far as this end knows: it waits again, and nothing runs."""
+    one = bench()
+    desk = Desk(one.runner, lambda: None, None)
+    lanes, lane, claim = Lanes(None, desk, None), Lane(1, 0, None), one.claim("give", 1)  # type: ignore[arg-type]
+    lane.loads.append(claim)
+    desk.begin(claim, lane.number, lane.place)
+    desk.closing = True
+    lanes.take_back(lane, {claim.fence})
+    assert desk.wait_idle(0.0)
+    assert list(desk.todo) == [claim]
+
+
 def test_marks_tell_what_had_begun() -> None:
     """What a process has begun or ended last is found by others on its machine, also when it was killed."""
     marks = Marks(uuid.uuid4().hex, 1)
@@ -239,6 +418,12 @@ def test_what_is_said_twice_has_one_number() -> None:
     assert outbox.put("one").arrived
     assert outbox.put("two").arrived
     assert heard == [(1, [("one",)]), (1, [("one",)]), (2, [("two",)])]
+    outbox.put("long", "x" * 20_000)
+    assert heard[-1] == (3, [("kept", 1)])
+    # Also when it is asked for twice, since the first answer was lost.
+    assert outbox.fetch(1) == outbox.fetch(1) == encode(("long", "x" * 20_000))
+    outbox.drop(1)
+    assert outbox.fetch(1) is None
 
 
 # ------------------------------------------------------------------------------------------------- stops
@@ -282,6 +467,18 @@ def test_what_cannot_be_stopped_is_said_to_be_stuck(bench: Callable[..., Bench],
     for meeting in meetings:
         meeting.let_go()
     assert {report.outcome for report in one.wait_for(*claims)} <= {Outcome.CANCELLED, Outcome.SUCCEEDED}
+
+
+def test_what_is_left_behind_holds_no_thread(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    """A job that goes on though its executor has closed has another thread in its place, for whoever comes next."""
+    one, meetings = bench(4), [Meeting(tmp_path) for _ in range(4)]
+    claims = [one.submit("meet_there", *meeting.paths) for meeting in meetings]
+    for meeting in meetings:
+        meeting.wait()
+    assert one.executor.close(0.0) == claims
+    assert bench(1).run("give", 1).outcome is Outcome.SUCCEEDED
+    for meeting in meetings:
+        meeting.let_go()
 
 
 def test_long_jobs_hold_nothing_up(bench: Callable[..., Bench]) -> None:
@@ -337,6 +534,36 @@ def test_long_outputs_and_results_arrive(bench: Callable[..., Bench]) -> None:
     report = bench().run("say_much")
     assert value(report) == "y" * 300_000
     assert said(report) == "x" * 200_000 + "\n"
+
+
+def test_what_cannot_be_fetched_is_fetched_later(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Dask worker that does not answer and is there still has what it has to say."""
+    monkeypatch.setattr(sessions, "_LOOK", 0.01)
+    call, failed = Post.call, []
+
+    async def fail_first(post: Post, address: str, *message: Any) -> Any:
+        if message[0] == "fetch" and message[1] not in failed:
+            failed.append(message[1])
+            return None
+        return await call(post, address, *message)
+
+    monkeypatch.setattr(Post, "call", fail_first)
+    assert value(bench().run("say_much")) == "y" * 300_000
+    assert failed
+
+
+def test_async_jobs_leave_no_loop_behind(cluster: DaskCluster, bench: Callable[..., Bench]) -> None:
+    """The loop that they ran on ends in the Dask worker when there is nothing to run there."""
+    from distributed import Client
+
+    def has_loop() -> bool:
+        return any(thread.name == "nbqueue-loop" for thread in threading.enumerate())
+
+    assert bench().run("give_async", 1).outcome is Outcome.SUCCEEDED
+    with Client(cluster.address, set_as_default=False) as client:
+        until(lambda: not any(client.run(has_loop).values()))
 
 
 def test_says_what_a_job_has_taken(bench: Callable[..., Bench]) -> None:
@@ -418,11 +645,21 @@ def test_says_what_no_executor_can_be_made_of(cluster: DaskCluster, monkeypatch:
     """Each wrong argument, and a missing package, has its sentence."""
     from distributed import Client
 
-    with pytest.raises(nbq.InvalidCommand, match="write dask://HOST:PORT"):
-        DaskExecutor("dask://here")
+    for wrong in ("dask://", "dask://here", "tcp://here:", "tls://here:88x", "dask://here:0"):
+        with pytest.raises(nbq.InvalidCommand, match="write dask://HOST:PORT"):
+            DaskExecutor(wrong)
+    for number in (0, -1, "2", True):
+        with pytest.raises(nbq.InvalidCommand, match="concurrency must be a whole number from 1 up"):
+            DaskExecutor(cluster.address, number)  # type: ignore[arg-type]
+    assert DaskExecutor(f"{cluster.address}/").slots == 4
+    with pytest.raises(nbq.QueueUnavailable, match="asks for certificates: give the DaskExecutor a Client"):
+        DaskExecutor(cluster.address.replace("tcp", "tls"))
     with pytest.raises(nbq.InvalidCommand, match="not a dict"):
         DaskExecutor({})
     with Client(cluster.address, set_as_default=False) as client:
+        (worker, *_) = client.nthreads()
+        with pytest.raises(nbq.QueueUnavailable, match=f"what answers at {worker} is no Dask scheduler"):
+            DaskExecutor(worker)
         monkeypatch.setattr(client, "_asynchronous", True)
         with pytest.raises(nbq.NotSupported, match="asynchronous=True"):
             DaskExecutor(client)

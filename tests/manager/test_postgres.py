@@ -293,6 +293,8 @@ def test_a_kernel_that_dies(
     assert job.record().crashes == 1
 
 
+# From Python 3.12 on it warns of threads: that is what is tested.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_fork_connects_for_itself(queues: nbq.QueueManager, postgres_url: str) -> None:
     """It shares no connection with its parent: both go on."""
     pid = os.fork()
@@ -319,6 +321,59 @@ def test_leaving_does_not_wait_for_a_server_that_is_gone(private_postgres: Postg
         queues.close(timeout=1)
         assert time.monotonic() - start < 10
         private_postgres.start()
+
+
+def test_a_terminal_leaves_a_server_that_is_gone(
+    private_postgres: PostgresServer, tasks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One SIGTERM ends ``nbqueue work``, with nothing to report and nobody to report it to; no password is said."""
+    with fresh_schema(private_postgres.url) as url:
+        command = [sys.executable, "-m", "nbqueue", "work", "--import", "pg_tasks"]
+        environment = {**os.environ, "NBQUEUE_URL": url}
+        worker = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        try:
+            assert worker.stdout
+            said = ""
+            while "Working on" not in said:
+                said += worker.stdout.readline()
+            private_postgres.stop(immediate=True)
+            # It has noticed.
+            while "cannot be reached" not in said:
+                said += worker.stdout.readline()
+            start = time.monotonic()
+            worker.send_signal(signal.SIGTERM)
+            said += worker.communicate(timeout=60)[0]
+            assert time.monotonic() - start < 20
+        finally:
+            worker.kill()
+            worker.wait()
+            private_postgres.start()
+    assert worker.returncode == 0, said
+    assert "Stopped after" in said
+    assert PASSWORD not in said
+
+
+def test_who_waits_does_so_no_longer_than_said(private_postgres: PostgresServer) -> None:
+    """With no server a ``timeout`` holds, a text is there soon, and a live view hears again when the server is back."""
+    with fresh_schema(private_postgres.url) as url, nbq.connect(url) as queues:
+        job = queues.dispatch(nbq.QueuedCommand("nobody"))
+        batch = queues.map(nbq.QueuedCommand("nobody"), [1])
+        private_postgres.stop(immediate=True)
+        start = time.monotonic()
+        with pytest.raises(nbq.QueueUnavailable, match="cannot be reached"):
+            job.result(timeout=0.2)
+        with pytest.raises(nbq.QueueUnavailable, match="cannot be reached"):
+            batch.wait(timeout=0.2)
+        assert repr(queues) == f"QueueManager({queues.name}: unavailable)"
+        heard = threading.Event()
+        stop = queues.on_change(heard.set)
+        assert time.monotonic() - start < 15
+        private_postgres.start()
+        queues.dispatch(nbq.QueuedCommand("nobody"))
+        assert heard.wait(30)
+        stop()
 
 
 def test_a_server_that_is_restarted(private_postgres: PostgresServer) -> None:

@@ -419,6 +419,28 @@ def test_closed(queues: nbq.QueueManager) -> None:
     assert not card.card["live"]
 
 
+def test_a_server_that_is_away_for_a_while(queues: nbq.QueueManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card of a job that has not ended says that it may not be the latest, until it can be looked at again."""
+
+    def away(*_given: object) -> dict[Any, Glance]:
+        raise nbq.QueueUnavailable("the server cannot be reached")
+
+    card = card_of(queues, queues.dispatch(nbq.QueuedCommand("nobody")))
+    watch = Watch(card)
+    watch.until(lambda card: card["why"])
+    feed = feeds.feed_of(queues)
+    with monkeypatch.context() as trouble:
+        trouble.setattr(nbq.QueueManager, "comes_back", True)
+        trouble.setattr(feeds, "glance", away)
+        queues.dispatch(nbq.QueuedCommand("nobody"))
+        shown = watch.until(lambda card: "trouble" in card)
+        assert shown["trouble"] == "the server cannot be reached; it is looked at again soon"
+        assert (shown["live"], feed.troubled) == (True, True)
+    queues.dispatch(nbq.QueuedCommand("nobody"))
+    assert "trouble" not in watch.until(lambda card: "trouble" not in card)
+    assert not feed.troubled
+
+
 def test_closed_after_its_job_ended(queues: nbq.QueueManager) -> None:
     """A card shows how its job ended while its queue was being closed."""
     began, go = threading.Event(), threading.Event()

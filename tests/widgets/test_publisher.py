@@ -31,7 +31,7 @@ class Shown:
     """A view that counts its refreshes, and takes its time."""
 
     def __init__(self, clock: FakeClock, *, takes: float = 0.0, again: float | None = None) -> None:
-        self.closed = False
+        self.closed = self.troubled = False
         self.refreshed_at: list[float] = []
         self._clock, self._takes, self._again = clock, takes, again
 
@@ -107,6 +107,18 @@ def test_slow_view_is_refreshed_rarely() -> None:
     ]
     assert between
     assert all(abs(seconds - 4.0) < 1e-6 for seconds in between)
+
+
+def test_view_that_waited_in_vain_is_tried_again_soon() -> None:
+    """What a queue that did not answer kept waiting has used no core, and pays for none."""
+    clock = FakeClock()
+    publisher, view = publisher_of(clock), Shown(clock, takes=30.0, again=RETRY)
+    view.troubled = True
+    publisher.add(view)
+    assert publisher.step() == RETRY
+    clock.advance(RETRY)
+    publisher.step()
+    assert view.refreshed_at == [0.0, 30.0 + RETRY]
 
 
 def test_slow_views_share() -> None:

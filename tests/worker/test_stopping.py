@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -21,11 +22,13 @@ import pytest
 import nbqueue as nbq
 from nbqueue.errors import DispatchFailed, QueueUnavailable
 from nbqueue.executors.thread import ThreadExecutor
+from nbqueue.patience import patience
 from nbqueue.running.run import Runner
 from nbqueue.slots import SlotFile
 from nbqueue.store import Handlers, Report, ReportKind, Turn
 from nbqueue.stores.duckdb import DuckDBStore
 from nbqueue.stores.memory import MemoryStore
+from nbqueue.worker import stopping
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 30.0
@@ -469,6 +472,56 @@ def test_a_store_that_is_away_for_a_while(gate: Gate, caplog: pytest.LogCaptureF
             ("succeeded", 8),
         }
     assert len(caplog.records) == 1
+
+
+def test_a_store_that_is_away_for_good(
+    gate: Gate, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told to let jobs end however long it takes, a worker does not wait for its store that long, and names them."""
+    monkeypatch.setattr(stopping, "PATIENCE", 0.2)
+    store = Away()
+
+    @nbq.command("stopping:gate")
+    def wait() -> None:
+        gate.began.set()
+        assert gate.go_on.wait(PATIENCE)
+
+    with nbq.QueueManager(store=store) as queues, caplog.at_level(logging.WARNING, "nbqueue.worker"):
+        worker = queues.worker().start()
+        receipt = gated(queues, gate)
+        store.away.set()
+        worker.request_stop(math.inf)
+        # Long after that patience it still lets the job run.
+        assert not worker.wait(0.6)
+        gate.go_on.set()
+        assert worker.wait(PATIENCE)
+        store.away.clear()
+    (said,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert f"could not report what became of 1 job (stopping:gate {receipt})" in said
+    assert said.endswith("lease of 15 s is over; nobody has the file just now")
+
+
+def test_who_stops_has_less_patience(gate: Gate) -> None:
+    """A call of the store that is under way when a worker is told to stop is tried no longer than that allows."""
+    seen: list[float] = []
+    tried, stopped = threading.Event(), threading.Event()
+
+    class Trying(MemoryStore):
+        def turn(self, *given: Any, **more: Any) -> Turn:
+            if not tried.is_set():
+                seen.append(patience())
+                tried.set()
+                assert stopped.wait(PATIENCE)
+                seen.append(patience())
+            return super().turn(*given, **more)
+
+    with nbq.QueueManager(store=Trying()) as queues:
+        worker = queues.worker().start()
+        assert tried.wait(PATIENCE)
+        worker.request_stop(3)
+        stopped.set()
+        assert worker.wait(PATIENCE)
+    assert seen == [math.inf, 1.0]
 
 
 def test_the_lease_holds_while_a_job_holds_the_gil(tmp_path: Path) -> None:

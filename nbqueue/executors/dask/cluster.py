@@ -40,12 +40,7 @@ class Cluster(NamedTuple):
         """
         _import_distributed()
         if isinstance(cluster, str):
-            scheme, found, place = cluster.partition("://")
-            if not found or not place or (scheme == "dask" and ":" not in place):
-                raise InvalidCommand(
-                    f"{cluster!r} is no address of a Dask scheduler; write dask://HOST:PORT, as in dask://127.0.0.1:8786"
-                )
-            return cls(f"tcp://{place}" if scheme == "dask" else cluster)
+            return cls(_address(cluster))
         scheduler = getattr(cluster, "scheduler", None)
         if not hasattr(cluster, "submit") or not hasattr(cluster, "security"):
             raise InvalidCommand(
@@ -75,11 +70,22 @@ class Cluster(NamedTuple):
         try:
             return await asyncio.wait_for(self._connect(Client, patience), patience + 1.0)
         except (OSError, ValueError, TypeError, RuntimeError) as error:
-            why = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise QueueUnavailable(
-                f"no Dask scheduler answers at {self.address} ({why}); "
-                "start one with `dask scheduler`, or mend the address"
-            ) from error
+            raise QueueUnavailable(self._trouble(error, patience)) from error
+
+    def _trouble(self, error: Exception, patience: float) -> str:
+        why = str(error).splitlines()[0] if str(error) else f"nothing is heard within {patience:g} s"
+        if "ssl_context" in why:
+            return (
+                f"{self.address} asks for certificates: give the DaskExecutor a Client that has them, or name them in "
+                "Dask's configuration, under distributed.comm.tls"
+            )
+        if isinstance(error, TypeError):
+            # It understands Dask, but not what a scheduler does: a worker, or a nanny.
+            return f"what answers at {self.address} is no Dask scheduler; give the address of the scheduler"
+        return (
+            f"no Dask scheduler answers at {self.address} ({why}); "
+            "start one with `dask scheduler`, or mend the address"
+        )
 
     async def _connect(self, kind: Any, patience: float) -> Any:
         made = kind(
@@ -194,6 +200,18 @@ def _version_here(name: str) -> str:
         return str(getattr(__import__(name), "__version__", ""))
 
 
+def _address(text: str) -> str:
+    """Give an address as Dask writes it."""
+    scheme, _, place = text.rstrip("/").partition("://")
+    host, _, port = place.rpartition(":")
+    is_whole = bool(host) and port.isdecimal() and 0 < int(port) < 65_536
+    if not place or (scheme in {"dask", "tcp", "tls"} and not is_whole):
+        raise InvalidCommand(
+            f"{text!r} is no address of a Dask scheduler; write dask://HOST:PORT, as in dask://127.0.0.1:8786"
+        )
+    return f"{'tcp' if scheme == 'dask' else scheme}://{place}"
+
+
 def _import_distributed() -> None:
     try:
         import distributed  # noqa: F401 - whether it is there
@@ -217,8 +235,11 @@ def count_threads(cluster: Cluster) -> int:
     failed: list[BaseException] = []
 
     async def ask() -> Crew:
-        async with await cluster.connect(PATIENCE) as client:
-            return await inspect(client)
+        try:
+            async with asyncio.timeout(3 * PATIENCE), await cluster.connect(PATIENCE) as client:
+                return await inspect(client)
+        except TimeoutError as error:
+            raise QueueUnavailable(f"the Dask scheduler at {cluster.address} does not answer") from error
 
     def run() -> None:
         try:

@@ -110,6 +110,20 @@ class Desk:
         with self.lock:
             self.todo = deque(sorted((*claims, *self.todo), key=lambda claim: claim.fence))
 
+    def next_fence(self) -> int | None:
+        """Give the fence of the first that waits, if any does."""
+        with self.lock:
+            return self.todo[0].fence if self.todo else None
+
+    def release_waiting(self, keep: int) -> int:
+        """Give what waits back to its queue, but for the first; gives how many jobs that was."""
+        with self.lock:
+            back = self.withdraw(keep)
+            self._reports += [Report(claim, ReportKind.RELEASED) for claim in back]
+        if back:
+            self.done()
+        return len(back)
+
     def release_all(self, claims: Iterable[Claim] = ()) -> int:
         """Give everything back to its queue, these too; gives how many jobs that was."""
         with self.lock:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nbqueue.errors import InvalidCommand
 from nbqueue.executor import Running, StopReason
 from nbqueue.executors.dask.cluster import Cluster, count_threads
 from nbqueue.executors.dask.desk import Desk
@@ -49,7 +50,7 @@ class DaskExecutor:
     NotSupported
         Without distributed, for an asynchronous client, or where no worker of the cluster can run jobs of this process.
     InvalidCommand
-        For what is no address and no client.
+        For what is no address and no client, and a concurrency that cannot be.
     QueueUnavailable
         Where no scheduler answers.
     """
@@ -58,6 +59,8 @@ class DaskExecutor:
     ships_code = True
 
     def __init__(self, cluster: Any, concurrency: int | None = None, *, patience: float = PATIENCE):
+        if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
+            raise InvalidCommand(f"concurrency must be a whole number from 1 up, not {concurrency!r}")
         self._cluster = Cluster.of(cluster)
         self._concurrency = concurrency
         #: None of them while the scheduler has gone.

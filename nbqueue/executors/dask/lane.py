@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +36,9 @@ class Lane:
         self.skew = 0.0
         #: What it was given and has not ended; the first has begun.
         self.loads: deque[Claim] = deque()
-        #: How often it was given something, and since when it runs the first.
+        #: How often it was given something, and since when it runs the first, or waits for a thread of the cluster.
         self.turn = 0
-        self.since = 0.0
+        self.since = time.monotonic()
         self.giving: asyncio.Task[None] | None = None
         #: Its job cannot be stopped; it goes when that ends.
         self.stuck = False

@@ -40,6 +40,10 @@ _LINGER = 0.1
 _STRIKES = 3
 _DIED = "the Dask worker {} that ran it died"
 _GREEDY = "its nanny ended it, since it was over its limit of memory"
+#: A lane that has no thread after so long waits for others' tasks.
+_CROWDED = 5.0
+#: A worker that does not answer is asked again after so long.
+_AGAIN = 0.2
 #: Where a lane failed it is tried again after so long.
 _PAUSE = 5.0
 
@@ -80,6 +84,12 @@ class Lanes:
         """Give a lane by its number, if it is open."""
         return self._open.get(number)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether a lane has waited long for a thread: others' tasks have them all."""
+        late = time.monotonic() - _CROWDED
+        return any(not lane.address and lane.since < late for lane in self)
+
     # -- to work
 
     def feed(self) -> None:
@@ -110,7 +120,7 @@ class Lanes:
 
     def _open_lane(self) -> None:
         self._opened += 1
-        number, key = self._opened, f"nbqueue-{self._post.name}-{self._opened}"
+        number, key = self._opened, f"nbqueue-{self._opened}-{self._post.name}"
         taken = {lane.place for lane in self}
         place = next(place for place in range(len(taken) + 1) if place not in taken)
         setup = Setup(self._post.name, self._freight.key)
@@ -126,6 +136,10 @@ class Lanes:
             self.ended.put_nowait((lane, error))
         elif not self._post.connected:
             self._post.over.set()
+        elif not lane.address:
+            # The cluster was restarted before it came to anything. What else had it is told by its worker, or its end.
+            self._open.pop(lane.number, None)
+            self.feed()
 
     def _give(self, lane: Lane, claims: Sequence[Claim]) -> None:
         lane.loads.extend(claims)
@@ -164,11 +178,15 @@ class Lanes:
 
     async def _retract(self, lane: Lane, first: int) -> None:
         """Take back what has not arrived, as far as can be told."""
-        answer = await self._post.call(lane.address, "retract", lane.number, first)
+        while (answer := await self._post.call(lane.address, "retract", lane.number, first)) is None:
+            if not self._post.reaches(lane.address):
+                break
+            # It is busy; or it has gone, or the scheduler has, which is told soon, and costs no attempt.
+            await asyncio.sleep(_AGAIN)
         if answer == (lane.identity, False):
             # It has begun, and only the answer was lost.
             return
-        begun = answer is None and await self._has_run(lane, first)
+        begun = answer != (lane.identity, True) and await self._has_run(lane, first)
         strikes = self._strikes[first] = self._strikes.get(first, 0) + 1
         if self._open.pop(lane.number, None) is None:
             return
@@ -232,8 +250,15 @@ class Lanes:
         """Let others do what a lane was given, and will not begin."""
         back = [claim for claim in lane.loads if claim.fence in fences]
         lane.loads = deque(claim for claim in lane.loads if claim.fence not in fences)
-        self._desk.put_back(back)
-        self.feed()
+        with self._desk.lock:
+            for fence in fences:
+                # The first of them had begun only as far as was known here.
+                self._desk.take_back(fence)
+            self._desk.put_back(back)
+        if lane.loads:
+            self.feed()
+        else:
+            self.rest(lane)
 
     # -- stops
 

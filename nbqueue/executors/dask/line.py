@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from nbqueue.errors import NbqueueError, NotSupported, QueueUnavailable
+from nbqueue.errors import NotSupported, QueueUnavailable
 from nbqueue.executors.dask.cluster import PATIENCE, Cluster
 from nbqueue.executors.dask.desk import Desk
 from nbqueue.executors.dask.session import Session
@@ -148,7 +148,7 @@ class Line:
                 return None
             try:
                 session = await self._connect(PATIENCE / 2)
-            except (NbqueueError, OSError, ValueError) as error:
+            except Exception as error:
                 if isinstance(error, NotSupported) and str(error) != said:
                     said = str(error)
                     _log.warning("%s; it is tried again", said)

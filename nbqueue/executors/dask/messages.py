@@ -8,7 +8,7 @@ from nbqueue.executors import messages
 from nbqueue.jobs import Claim
 from nbqueue.wire import allow
 
-__all__ = ["OPERATION", "Load", "Setup", "messages", "topic_of"]
+__all__ = ["OPERATION", "Load", "Setup", "messages"]
 
 #: What a Dask worker is asked under.
 OPERATION = "nbqueue"
@@ -17,7 +17,7 @@ OPERATION = "nbqueue"
 class Setup(NamedTuple):
     """What a lane is told when it is opened."""
 
-    #: Which connection of which executor it belongs to.
+    #: Which connection of which executor it belongs to; also the topic of the cluster's events under which it reports.
     session: str
     #: Signs what travels, and nothing else: the user's own secret stays at home.
     key: bytes
@@ -37,8 +37,3 @@ class Load(NamedTuple):
 
 
 allow(Load)
-
-
-def topic_of(session: str) -> str:
-    """Give the topic of the cluster's events under which a session's lanes report."""
-    return f"nbqueue-{session}"

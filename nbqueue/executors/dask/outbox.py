@@ -13,7 +13,6 @@ import threading
 from collections import deque
 from typing import Any
 
-from nbqueue.executors.dask.messages import topic_of
 from nbqueue.wire import encode
 
 __all__ = ["Mark", "Outbox"]
@@ -40,15 +39,15 @@ class Outbox:
     ----------
     worker : distributed.Worker
         By whose connection.
-    session : str
-        Under whose topic.
+    topic : str
+        Under which.
     name : str
         Tells this process from one that had the same address.
     """
 
-    def __init__(self, worker: Any, session: str, name: str):
+    def __init__(self, worker: Any, topic: str, name: str):
         self._worker = worker
-        self._topic = topic_of(session)
+        self._topic = topic
         self._name = name
         self._lock = threading.Lock()
         self._waiting: deque[tuple[bytes, Mark]] = deque()
@@ -73,8 +72,12 @@ class Outbox:
         return mark
 
     def fetch(self, number: int) -> bytes | None:
-        """Give a long message, once."""
-        return self._kept.pop(number, None)
+        """Give a long message, as often as it is asked for."""
+        return self._kept.get(number)
+
+    def drop(self, number: int) -> None:
+        """Forget a long message: it has arrived."""
+        self._kept.pop(number, None)
 
     async def _send(self) -> None:
         while True:

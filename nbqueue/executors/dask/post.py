@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import uuid
-from collections.abc import Callable, Coroutine, Iterable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any
 
-from nbqueue.executors.dask.messages import OPERATION, topic_of
+from nbqueue.executors.dask.messages import OPERATION
 from nbqueue.wire import decode, encode
 
 __all__ = ["Post"]
@@ -35,12 +36,15 @@ class Post:
 
     def __init__(self, client: Any):
         self.client = client
-        #: Tells this connection from every other.
-        self.name = uuid.uuid4().hex
+        #: Tells this connection from every other; as a topic it is one that Dask forgets some time after its end.
+        self.name: str = client.id
         self.over = asyncio.Event()
         self._comm = client.scheduler_comm
         self._tasks: set[asyncio.Task[Any]] = set()
         self._topics: list[str] = []
+        #: Workers that have gone, and what is being asked of the others.
+        self._gone: set[str] = set()
+        self._asking: defaultdict[str, set[asyncio.Future[Any]]] = defaultdict(set)
 
     @property
     def connected(self) -> bool:
@@ -54,7 +58,8 @@ class Post:
 
     def listen_to_lanes(self, take: Callable[[Any], None]) -> None:
         """Hear what this connection's own lanes say."""
-        self.listen(topic_of(self.name), take)
+        # Dask itself has something to say under it, too.
+        self.listen(self.name, lambda said: take(said) if "batch" in said else None)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Do something besides."""
@@ -64,21 +69,14 @@ class Post:
         return task
 
     async def call(self, address: str, *message: Any) -> Any:
-        """Tell a worker something; gives which process has answered, and what; None where none has.
+        """Tell a worker something; gives which process has answered, "" for one that has no lanes, and what.
 
-        That may take as long as C code of a job there keeps its process busy. It fails when the worker goes.
+        That may take as long as C code of a job there keeps its process busy. It is None where none has answered.
         """
-        data = encode(message)
-        try:
-            found = await self.client.scheduler.broadcast(
-                msg={"op": OPERATION, "session": self.name, "data": data},
-                workers=[address],
-                on_error="ignore",
-            )
-        except (OSError, ValueError) as error:
-            _log.debug("%s cannot be told: %r", address, error)
-            return None
-        answer = found.get(address)
+        msg = {"op": OPERATION, "session": self.name, "data": encode(message)}
+        answer = await self._ask(
+            address, partial(self.client.scheduler.broadcast, msg=msg, workers=[address], on_error="ignore")
+        )
         return decode(answer) if isinstance(answer, bytes) else None
 
     def tell(self, address: str, *message: Any) -> None:
@@ -87,12 +85,41 @@ class Post:
 
     async def run_at(self, address: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in a worker that may have no lane; None where that fails."""
+        return await self._ask(
+            address, partial(self.client.run, function, *arguments, workers=[address], on_error="ignore")
+        )
+
+    async def _ask(self, address: str, ask: Callable[[], Awaitable[dict[str, Any]]]) -> Any:
+        if not self.reaches(address):
+            return None
+        asking = self._asking[address]
+        future = asyncio.ensure_future(ask())
+        asking.add(future)
         try:
-            found = await self.client.run(function, *arguments, workers=[address], on_error="ignore")
+            return (await future).get(address)
         except (OSError, ValueError) as error:
             _log.debug("%s cannot be asked: %r", address, error)
-            return None
-        return found.get(address)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self.reaches(address) or (task is not None and task.cancelling()):
+                raise
+        finally:
+            asking.discard(future)
+        return None
+
+    def reaches(self, address: str) -> bool:
+        """Whether a worker is there, as far as the scheduler has said."""
+        return address not in self._gone
+
+    def lose(self, address: str) -> None:
+        """Wait for no answer of a worker that has gone: the scheduler would try to reach it for half a minute."""
+        self._gone.add(address)
+        for future in self._asking.pop(address, ()):
+            future.cancel()
+
+    def regain(self, address: str) -> None:
+        """Take note of a worker that has come, maybe at the address of another one."""
+        self._gone.discard(address)
 
     async def cancel(self, future: Any) -> None:
         """Have Dask forget a task."""
@@ -105,13 +132,16 @@ class Post:
         self.over.set()
         for task in list(self._tasks):
             task.cancel()
-        try:
-            async with asyncio.timeout(_FAREWELL):
-                if self.connected:
-                    # Else the scheduler would tell this connection of its own end.
-                    for topic in self._topics:
-                        self.client.unsubscribe_topic(topic)
-                    await asyncio.gather(*(self.call(address, "close") for address in addresses))
-                await self.client.close(timeout=1.0)
-        except Exception as error:
-            _log.debug("a connection to a Dask cluster did not close in order: %r", error)
+        for leave in (partial(self._take_leave, addresses), partial(self.client.close, timeout=1.0)):
+            try:
+                async with asyncio.timeout(_FAREWELL):
+                    await leave()
+            except Exception as error:
+                _log.debug("a connection to a Dask cluster did not close in order: %r", error)
+
+    async def _take_leave(self, addresses: Iterable[str]) -> None:
+        if self.connected:
+            # Else the scheduler would tell this connection of its own end.
+            for topic in self._topics:
+                self.client.unsubscribe_topic(topic)
+            await asyncio.gather(*(self.call(address, "close") for address in addresses))

@@ -64,8 +64,8 @@ class Session:
         self._post = Post(client)
         self._freight = Freight(desk.runner)
         self.lanes = Lanes(self._post, desk, self._freight)
-        #: What came, in the order it did; one after the other is taken.
-        self._inbox: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
+        #: What came from each worker, and of it, in the order it did; none waits for what another one says.
+        self._inboxes: dict[str, asyncio.Queue[tuple[Any, ...]]] = {}
         #: Workers that have had a lane.
         self._places: set[str] = set()
         #: Of each process the last batch that it sent.
@@ -73,6 +73,8 @@ class Session:
         #: What is known of each worker: why it cannot run anything, "" if it can.
         self._known: dict[str, str] = {}
         self._looking = False
+        #: The fence of the job that was to begin next, when that was looked at last.
+        self._next: int | None = None
 
     # -- its life
 
@@ -89,10 +91,10 @@ class Session:
         self._take_crew(crew)
         if not crew.threads:
             _log.warning("the Dask cluster at %s has no workers yet; jobs wait for the first", self._address)
-        self._post.listen_to_lanes(lambda said: self._inbox.put_nowait(("said", said)))
+        self._post.listen_to_lanes(lambda said: self._put(said["from"], "said", said))
         self._post.listen(_EVERYBODY, self._hear_of_workers)
         self._post.listen(_MEMORY, self._hear_of_memory)
-        for work in (self._take_all(), self._take_ends(), self._watch()):
+        for work in (self._take_ends(), self._watch()):
             self._post.spawn(work)
 
     async def run(self) -> None:
@@ -111,19 +113,37 @@ class Session:
 
     async def _watch(self) -> None:
         # Nobody is told when a connection that nobody uses is lost.
-        while self._post.connected:  # noqa: ASYNC110 - as there is no event for it
+        while self._post.connected:
             await asyncio.sleep(_LOOK)
+            self._make_room()
         self._post.over.set()
+
+    def _make_room(self) -> None:
+        """Hold no jobs that another worker could run, for as long as others' tasks keep the cluster busy."""
+        before, self._next = self._next, self._desk.next_fence()
+        if not self.lanes.crowded or self._next is None or self._next != before:
+            self._on_slots(self.lanes.slots)
+            return
+        self._on_slots(0)
+        # The first keeps its place in the cluster's line.
+        if count := self._desk.release_waiting(1):
+            _log.info(
+                "the Dask cluster at %s is busy with others' tasks; given back: %d", self._address, count
+            )
 
     # -- workers come and go
 
     def _hear_of_workers(self, said: Any) -> None:
         action = said.get("action") if isinstance(said, dict) else None
         if action == "remove-worker":
+            self._post.lose(said["worker"])
             # Behind what its lanes have said.
-            self._inbox.put_nowait(("removed", said["worker"], bool(said.get("expected"))))
-        if action in {"add-worker", "remove-worker"}:
-            self._post.spawn(self._look_soon())
+            self._put(said["worker"], "removed", bool(said.get("expected")))
+        elif action == "add-worker":
+            self._post.regain(said["worker"])
+        else:
+            return
+        self._post.spawn(self._look_soon())
 
     def _hear_of_memory(self, said: Any) -> None:
         if isinstance(said, dict) and said.get("worker"):
@@ -159,17 +179,25 @@ class Session:
 
     # -- what comes
 
-    async def _take_all(self) -> None:
-        while True:
-            kind, *parts = await self._inbox.get()
+    def _put(self, address: str, *message: Any) -> None:
+        if address not in self._inboxes:
+            self._inboxes[address] = asyncio.Queue()
+            self._post.spawn(self._take_all(address))
+        self._inboxes[address].put_nowait(message)
+
+    async def _take_all(self, address: str) -> None:
+        inbox, kind = self._inboxes[address], ""
+        while kind != "removed" or not inbox.empty():
+            kind, what = await inbox.get()
             try:
                 if kind == "said":
-                    await self._take(*parts)
-                elif kind == "removed":
-                    self._places.discard(parts[0])
-                    await self.lanes.lose_at(parts[0], expected=parts[1])
-            except (WireError, TypeError, ValueError, KeyError, AttributeError):
+                    await self._take(what)
+                else:
+                    self._places.discard(address)
+                    await self.lanes.lose_at(address, expected=what)
+            except Exception:
                 _log.exception("what the Dask cluster at %s says is not understood", self._address)
+        del self._inboxes[address]
 
     async def _take_ends(self) -> None:
         while True:
@@ -177,6 +205,8 @@ class Session:
             if error is not None:
                 await self._look_again()
             await self.lanes.take_end(lane, error)
+            # What a task came to, and the worker that has it, Dask keeps for as long as anybody might ask for it.
+            lane.future.release()
 
     async def _take(self, said: dict[str, Any]) -> None:
         if said["batch"] <= self._heard.get(said["name"], 0):
@@ -185,11 +215,11 @@ class Session:
         for data in said["said"]:
             kind, *parts = decode(data)
             if kind == "kept":
-                answer = await self._post.call(said["from"], "fetch", *parts)
-                if answer is None or answer[0] != said["name"] or answer[1] is None:
+                long = await self._fetch(said["from"], said["name"], *parts)
+                if long is None:
                     # Its worker has died, which is told next.
                     continue
-                kind, *parts = decode(answer[1])
+                kind, *parts = decode(long)
             if kind == "hello":
                 self._take_hello(said["from"], said["name"], *parts)
                 continue
@@ -200,6 +230,18 @@ class Session:
             lane = self.lanes.get(number)
             if lane is not None and lane.identity == said["name"]:
                 self._takes[kind](self, lane, *parts)
+
+    async def _fetch(self, address: str, name: str, number: int) -> bytes | None:
+        while (answer := await self._post.call(address, "fetch", number)) is None:
+            if not self._post.reaches(address):
+                return None
+            # C code keeps it too busy to answer.
+            await asyncio.sleep(_LOOK)
+        identity, data = answer
+        if identity != name or data is None:
+            return None
+        self._post.tell(address, "fetched", number)
+        return bytes(data)
 
     def _take_hello(self, address: str, name: str, number: int, clock: float, *marks: str) -> None:
         self._places.add(address)

@@ -130,6 +130,9 @@ class Station(LaneWork):
     def _hear_fetch(self, number: int) -> bytes | None:
         return self.outbox.fetch(number)
 
+    def _hear_fetched(self, number: int) -> None:
+        self.outbox.drop(number)
+
     def _hear_close(self) -> bool:
         """Forget all of this session."""
         self._on_close()
@@ -141,13 +144,16 @@ class Station(LaneWork):
         return True
 
     def _hear_secede(self, number: int) -> bool:
-        """Let another task have the thread's place: what runs in it cannot be stopped."""
         slot = self._lane(number)
-        if slot is None or slot.seceded or slot.thread is None:
-            return False
-        slot.seceded = True
-        replace_thread(self._worker, slot.thread, slot.key, time.monotonic() - slot.began)
-        return True
+        if slot is not None:
+            self._secede(slot)
+        return slot is not None
+
+    def _secede(self, slot: LaneSlot) -> None:
+        """Let another task have the thread's place: what runs in it cannot be stopped."""
+        if slot in self._slots and slot.thread is not None and not slot.seceded:
+            slot.seceded = True
+            replace_thread(self._worker, slot.thread, slot.key, time.monotonic() - slot.began)
 
     # -- now and then
 
@@ -158,6 +164,8 @@ class Station(LaneWork):
                 slots = list(self._slots)
                 if not slots:
                     self._looking = False
+                    # The loop of ``async def`` jobs, which the next of them makes anew.
+                    self._let_go(slots, ended=False)
                     break
             try:
                 self._break_off_spared()
@@ -182,6 +190,10 @@ class Station(LaneWork):
                     self._give_back(slot)
         if slot.orphaned and attempt is not None:
             self.stop_job(attempt.claim.fence, StopReason.SHUTDOWN)
+            told = slot.told
+            if told is not None and time.monotonic() - told > self._patience:
+                # The scheduler takes the thread for an idle one.
+                self._worker.loop.add_callback(self._secede, slot)
 
     def _is_orphaned(self, slot: LaneSlot) -> bool:
         """Whether nobody wants this lane any more: its notebook has gone, or its scheduler."""

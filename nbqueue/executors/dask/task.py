@@ -57,6 +57,6 @@ def _make_ear(address: str) -> Any:
 
     def hear(session: str, data: bytes) -> bytes:
         station = _stations.get((address, session))
-        return encode(None if station is None else (station.identity, station.hear(data)))
+        return encode(("", None) if station is None else (station.identity, station.hear(data)))
 
     return hear

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 import uuid
@@ -15,6 +16,7 @@ from nbqueue.facade.batches import rowframes
 from nbqueue.facade.batches.gaps import Gaps
 from nbqueue.facade.receipt import JobDispatch, Source
 from nbqueue.jobs import BatchRecord, JobRecord, State, seconds, utc
+from nbqueue.patience import within
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -178,7 +180,8 @@ class Batch:
             If that was not long enough; it says how far the batch is.
         """
         patience = None if timeout is None else seconds(timeout, what="timeout")
-        self._wait(patience, threading.Event(), threading.Event())
+        with within(math.inf if patience is None else patience):
+            self._wait(patience, threading.Event(), threading.Event())
         return self
 
     def __await__(self) -> Generator[Any, None, pd.Series[Any]]:

@@ -70,7 +70,8 @@ def read(url: str) -> Address:
         )
     if parts.scheme not in ("postgresql", "postgres"):
         raise InvalidCommand(f'a PostgreSQL URL begins with "postgresql://"; write {_EXAMPLE}')
-    known = dict(parse_qsl(parts.query, keep_blank_values=True))
+    # To libpq "+" is a plus.
+    known = dict(parse_qsl(parts.query.replace("+", "%2B"), keep_blank_values=True))
     password = unquote(parts.password or "") or known.get("password", "")
     schema = known.pop("schema", SCHEMA)
     if (
@@ -88,5 +89,5 @@ def read(url: str) -> Address:
     place = f"{host}:{known.get('port', port)}" if host else ""
     shown = f"postgresql://{quote(user) + '@' if user else ''}{place}/{quote(database)}"
     name = shown if schema == SCHEMA else f"{shown}?schema={quote(schema)}"
-    dsn = urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(known), ""))
+    dsn = urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(known, quote_via=quote), ""))
     return Address(name, f"{shown}?schema={schema}", dsn, schema, password)

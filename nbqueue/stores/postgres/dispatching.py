@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
@@ -23,6 +24,10 @@ _SEATS = "SELECT worker FROM workers WHERE worker = ANY(%s) AND NOT gone ORDER B
 _IDLE = f"SELECT array({_SEATS}), array(SELECT queue FROM queues WHERE paused), take_numbers('fences', %s)"
 
 
+#: Nobody idle, nobody busy.
+_NOBODY: tuple[list[Chair], list[Chair]] = ([], [])
+
+
 class _Handed(NamedTuple):
     """What became of new jobs: whose seats there are now, and what each was given."""
 
@@ -37,10 +42,12 @@ class DispatchVerbs(Tending):
         """Take new jobs, all or none; with ``worker_id`` for that worker alone."""
         if worker_id is not None:
             return self._insert_for(jobs, worker_id)
-        with self._chairs.idle() as (idle, busy):
+        few = len(jobs) < COPY_ROWS
+        # Many take their time: no worker is kept from its turns meanwhile, they are handed some afterwards.
+        with self._chairs.idle() if few else contextlib.nullcontext(_NOBODY) as (idle, busy):
             try:
                 handed = self._link.run(
-                    lambda tx: self._insert(tx, jobs, idle), pipelined=len(jobs) < COPY_ROWS, greets=True
+                    lambda tx: self._insert(tx, jobs, idle, served=few), pipelined=few, greets=True
                 )
             except BaseException:
                 for chair in idle:
@@ -55,8 +62,8 @@ class DispatchVerbs(Tending):
                     self._wake(chair, handed.claims.get(chair.seat.info.worker_id, ()))
         return []
 
-    def _insert(self, tx: Tx, jobs: Sequence[NewJob], idle: Sequence[Chair]) -> _Handed:
-        tx.served = True
+    def _insert(self, tx: Tx, jobs: Sequence[NewJob], idle: Sequence[Chair], *, served: bool) -> _Handed:
+        tx.served = served
         index = self._lock(tx)
         seats = {chair.seat.number: (chair, chair.copy()) for chair in idle}
         idles = tx.execute(_IDLE, [list(seats), len(jobs) + 1]) if seats else None

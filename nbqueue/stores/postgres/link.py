@@ -19,6 +19,7 @@ import psycopg
 from psycopg import errors
 
 from nbqueue.errors import QueueUnavailable
+from nbqueue.patience import patience
 from nbqueue.stores.postgres.address import Address, read
 from nbqueue.stores.postgres.pool import Connection, Pool
 from nbqueue.stores.postgres.trouble import is_lost, is_passing, is_starting, unavailable
@@ -57,8 +58,6 @@ class Link:
         self.name = self.address.name
         self.clock = clock
         self.ticks = ticks or clock
-        #: For how long a verb is tried at most, seconds; see ``hurry``.
-        self.patience = PATIENCE
         self._pool = Pool(self.address)
         self._stopped = threading.Event()
         #: Called with what was kept; ``listening`` takes its words from here.
@@ -95,7 +94,7 @@ class Link:
         trying = _Trying(self)
         again = False
         while True:
-            self._check()
+            self.check()
             tx = connection = None
             try:
                 connection = self._pool.take()
@@ -152,7 +151,14 @@ class Link:
                 )
             self._pool.give_back(connection)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Refuse to go on where this was closed, or is another process's.
+
+        Raises
+        ------
+        QueueUnavailable
+            Naming what to do.
+        """
         if self._stopped.is_set():
             raise QueueUnavailable(f"{self.name} was closed; open it again with nbqueue.connect")
         if self.is_forked:
@@ -171,10 +177,6 @@ class Link:
         if not self.is_forked:
             self._pool.close()
 
-    def hurry(self, seconds: float) -> None:
-        """Try no verb for longer than this from now on, those under way included: whoever asks is about to go."""
-        self.patience = min(self.patience, seconds)
-
     def wait(self, seconds: float) -> None:
         """Wait, but not beyond the end."""
         self._stopped.wait(seconds)
@@ -192,14 +194,16 @@ class _Trying:
         """Wait for the next try, or raise what is the matter."""
         spent = time.monotonic() - self._since
         passing = is_passing(error, connection) and (self._link.known or is_starting(error))
-        if not passing or spent > min(PATIENCE, self._link.patience):
+        # The caller's may have become shorter meanwhile.
+        left = min(PATIENCE, patience()) - spent
+        if not passing or left < 0:
             raise unavailable(error, self._link.address, after=spent) from _bare(error, self._link.address)
-        self.pause()
+        self.pause(left)
 
-    def pause(self) -> None:
+    def pause(self, most: float) -> None:
         # The first time it is nothing but an old connection, more often than not.
         if self._times:
-            self._link.wait(min(_PAUSE_MAX, 0.02 * 2**self._times) * random.uniform(0.5, 1.0))
+            self._link.wait(min(most, min(_PAUSE_MAX, 0.02 * 2**self._times) * random.uniform(0.5, 1.0)))
         self._times += 1
 
 

@@ -77,7 +77,7 @@ class Listening:
         failures = 0
         while not self._closed:
             try:
-                with connect(self._link.address) as connection:
+                with connect(self._link.address, listens=True) as connection:
                     connection.execute(f"LISTEN {self._channel}")
                     # What was said before nobody has heard.
                     self._safely(partial(self._hear, []))

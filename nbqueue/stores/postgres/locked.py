@@ -115,6 +115,10 @@ class Locked(Index):
         specs = self.know({row[1] for row in rows})
         jobs = []
         for number, spec, *life, job_id, dispatched_us, batch_id, worker_id in rows:
+            if number in self.before:
+                # It was asked for twice; what became of one of two would be written of the other.
+                jobs.append(self.before[number][0])
+                continue
             job = None if held is None else held.get(number)
             if job is None:
                 new = NewJob(job_id, specs[spec], "", batch_id=batch_id)

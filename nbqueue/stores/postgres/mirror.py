@@ -8,6 +8,7 @@ nothing. It is made when somebody first asks. No row is missed, and none comes t
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +16,11 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from nbqueue.errors import QueueError, QueueUnavailable
+from nbqueue.patience import within
 from nbqueue.stores.ledger import Ledger
 from nbqueue.stores.postgres import loading, reading
 from nbqueue.stores.postgres.folder import TemporaryFolder
+from nbqueue.stores.postgres.link import PATIENCE
 from nbqueue.stores.postgres.reading import Mark
 from nbqueue.stores.reader import first_line
 
@@ -35,6 +38,8 @@ FEW = 20_000
 #: After so many rows the log is moved over, which frees the memory and the room that they take there.
 _CHECKED = 200_000
 _PREFIX = "nbqueue-mirror-"
+#: However long somebody waited for others, the server is tried for so many seconds, or what patience there is.
+_TRIED_LEAST = 1.0
 
 
 class _RestoredError(Exception):
@@ -130,6 +135,7 @@ class Mirror:
 
     def _brought_up(self) -> Ledger:
         """Have it brought up to date by now: by this thread, or by one that begins after this call."""
+        since = time.monotonic()
         with self._turn:
             needed = self._begun + 1
             while self._busy and self._done < needed:
@@ -144,7 +150,9 @@ class Mirror:
             self._begun += 1
             number = self._begun
         try:
-            copy = self._synced()
+            # Whoever waited for others that tried in vain has no other half a minute to wait.
+            with within(max(_TRIED_LEAST, PATIENCE - (time.monotonic() - since))):
+                copy = self._synced()
             self._done = number
             return copy.ledger
         finally:

@@ -19,7 +19,7 @@ from nbqueue.stores.postgres.locked import DISPATCH, LIFE, Locked, life_of, new_
 __all__ = ["Seeking", "promote"]
 
 #: So many whose time has come are looked after at once.
-_PROMOTED = 10_000
+_PROMOTED = 2_000
 
 _READY = "state = 'pending' AND NOT waits AND NOT held"
 _NOW_US = "(1e6 * coalesce(%s::float8, extract(epoch FROM clock_timestamp())))::bigint"
@@ -61,7 +61,8 @@ _CLAIM = f"""
             SELECT * FROM standing WHERE spec = quota.spec AND {_READY} ORDER BY job LIMIT quota.n
             FOR UPDATE SKIP LOCKED
         ) s
-        JOIN jobs j ON j.job = s.job
+        -- OFFSET 0: looked up one by one. What is expected of the limits above would have all of them read.
+        CROSS JOIN LATERAL (SELECT * FROM jobs WHERE jobs.job = s.job OFFSET 0) j
         ORDER BY quota.rank, quota.priority DESC, s.job
     )
     -- A fence is taken when its row is locked, so that those of a job only rise.

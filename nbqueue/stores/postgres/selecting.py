@@ -69,9 +69,9 @@ def conditions(selection: Selection) -> tuple[list[str], list[object]]:
     if selection.states is not None:
         add("s.state = ANY(%s::text[])", [State(state).value for state in selection.states])
     if selection.queues is not None:
-        add("p.queue = ANY(%s::text[])", list(selection.queues))
+        add("p.queue = ANY(%s::text[])", [write_text(name) for name in selection.queues])
     if selection.commands is not None:
-        add("p.command = ANY(%s::text[])", list(selection.commands))
+        add("p.command = ANY(%s::text[])", [write_text(name) for name in selection.commands])
     if selection.batch_id is not None:
         add("j.batch_id = %s", selection.batch_id)
     if selection.fingerprint is not None:

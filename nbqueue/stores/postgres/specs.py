@@ -9,6 +9,7 @@ from typing import Any
 from nbqueue.jobs import Spec
 from nbqueue.retry import RetryPolicy
 from nbqueue.stores.postgres.link import Tx
+from nbqueue.stores.postgres.texts import write_text
 
 __all__ = ["LOCK", "Specs"]
 
@@ -16,6 +17,13 @@ __all__ = ["LOCK", "Specs"]
 LOCK = "array(SELECT spec FROM specs WHERE spec = ANY(%s) ORDER BY spec FOR KEY SHARE)"
 
 _COLUMNS = "spec, command, queue, priority, origin, code, tries, timeout, retry"
+_MAKE = (
+    "INSERT INTO specs (command, queue, priority, origin, code, tries, timeout, retry)"
+    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
+    # Nothing is changed; but it is given, and it is locked.
+    " ON CONFLICT (command, queue, priority, origin, code, tries, timeout, retry)"
+    " DO UPDATE SET xid = specs.xid RETURNING spec"
+)
 
 
 class Specs:
@@ -49,27 +57,29 @@ class Specs:
         if numbers:
             here = tx.one(f"SELECT {LOCK}", [list(numbers.values())])[0] if locked is None else locked
             numbers = {spec: number for spec, number in numbers.items() if number in here}
-        new = {spec: self._make(tx, spec) for spec in wanted if spec not in numbers}
+        new = self._make(tx, [spec for spec in wanted if spec not in numbers])
         if new:
             tx.after(partial(self._learn, [(number, spec) for spec, number in new.items()]))
         return {**numbers, **new}
 
-    def _make(self, tx: Tx, spec: Spec) -> int:
-        tx.execute("INSERT INTO queues (queue) VALUES (%s) ON CONFLICT DO NOTHING", [spec.queue])
-        (number,) = tx.one(
-            "INSERT INTO specs (command, queue, priority, origin, code, tries, timeout, retry)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
-            # Nothing is changed; but it is given, and it is locked.
-            " ON CONFLICT (command, queue, priority, origin, code, tries, timeout, retry)"
-            " DO UPDATE SET xid = specs.xid RETURNING spec",
-            [*spec[:7], spec.retry.to_json()],
-        )
-        return int(number)
+    @staticmethod
+    def _make(tx: Tx, specs: Collection[Spec]) -> dict[Spec, int]:
+        # Whoever makes some of the same makes them in the same order, so that no two wait for each other.
+        for queue in sorted({write_text(spec.queue) for spec in specs}):
+            tx.execute("INSERT INTO queues (queue) VALUES (%s) ON CONFLICT DO NOTHING", [queue])
+        ordered = sorted(specs, key=repr)
+        made = [tx.execute(_MAKE, _values(spec)) for spec in ordered]
+        return {spec: row[0] for spec, one in zip(ordered, made, strict=True) for row in one.fetchall()}
 
     def _learn(self, found: Iterable[tuple[int, Spec]]) -> None:
         for number, spec in found:
             self._by_number[number] = spec
             self._numbers[spec] = number
+
+
+def _values(spec: Spec) -> list[object]:
+    said = [write_text(value) if isinstance(value, str) else value for value in spec[:7]]
+    return [*said, spec.retry.to_json()]
 
 
 def _spec(row: tuple[Any, ...]) -> Spec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -76,8 +77,9 @@ class PostgresStore(DispatchVerbs, TurnVerbs, BatchVerbs, LookingVerbs, Forgetti
             raise
         #: Nobody is interrupted by one who opens it: others may be at work.
         self.interrupted: list[Interruption] = []
+        # Machines may share the folder of a user, and not each other's locks on the files in it.
         #: Where workers of this machine note which job each slot has begun.
-        self.slot_folder = _data_folder() / "slots" / store_id
+        self.slot_folder = _data_folder() / "slots" / f"{store_id}-{platform.node()}"
         self.slot_folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._slots = SlotFolder(self.slot_folder)
         self._specs, self._chairs, self._watchers = Specs(), Chairs(), Watchers()
@@ -106,7 +108,8 @@ class PostgresStore(DispatchVerbs, TurnVerbs, BatchVerbs, LookingVerbs, Forgetti
 
     def listen(self, notify: Callable[[], None]) -> Callable[[], None]:
         """Call ``notify`` whenever something has changed that people can see."""
-        self._link.run(lambda tx: tx.now, write=False)
+        # The server is not asked: while it cannot be reached there is nothing to hear, and afterwards there is.
+        self._link.check()
         self._listening.begin()
         self._watchers.listen(notify)
 
@@ -116,10 +119,6 @@ class PostgresStore(DispatchVerbs, TurnVerbs, BatchVerbs, LookingVerbs, Forgetti
         return stop
 
     # -- closing
-
-    def hurry(self, seconds: float) -> None:
-        """Wait no longer than this for a server that does not answer: this is about to be closed."""
-        self._link.hurry(seconds)
 
     def close(self) -> None:
         """Tell others what there is to tell, and let go of the server; doing it again does nothing."""

@@ -93,6 +93,8 @@ _TABLES = (
     "CREATE INDEX ready ON standing (spec, job) WHERE state = 'pending' AND NOT waits AND NOT held",
     "CREATE INDEX waiting ON standing (due_us) WHERE waits",
     "CREATE INDEX running ON standing (worker) WHERE state = 'running'",
+    # Each turn asks for these; the rows that ``running`` has lost since the last vacuum would be in its way.
+    "CREATE INDEX stopping ON standing (worker) WHERE state = 'running' AND cancelling",
     "CREATE INDEX ledger_by_job ON ledger (job, seq)",
     # What may be forgotten, oldest first.
     (

@@ -17,6 +17,9 @@ __all__ = ["HELLO", "Cursor", "Tx"]
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 
+# Both say how they are isolated: a role or a database may have another default, and what is looked at again once it is
+# locked must be what is there then.
+_WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 #: The first columns of what a verb asks first, where it greets by itself.
 HELLO = "extract(epoch FROM clock_timestamp())::float8, pg_current_xact_id()::text, pg_backend_pid()"
@@ -74,7 +77,7 @@ class Tx:
 
     def begin(self, *, greets: bool) -> None:
         """Begin, and ask for the time unless the verb does; nobody waits for either."""
-        self.execute("BEGIN" if self._write else _READ)
+        self.execute(_WRITE if self._write else _READ)
         if not greets:
             self.begun = self.execute(f"SELECT {HELLO}" if self._write else _HELLO_READ)
 

@@ -31,6 +31,8 @@ class Why(StrEnum):
     EXISTS = "exists"
     KEYS = "keys"
     DENIED = "denied"
+    #: The clock of this machine is wrong.
+    CLOCK = "clock"
     THROTTLED = "throttled"
     #: Nobody answered: what was asked for may have happened, or not.
     SILENT = "silent"
@@ -38,13 +40,20 @@ class Why(StrEnum):
     DEAD = "dead"
     OTHER = "other"
 
+    @property
+    def of_one_queue(self) -> bool:
+        """Whether other queues, and other messages, may fare better."""
+        return self in (Why.MISSING, Why.EXISTS, Why.DENIED, Why.OTHER)
+
 
 class SqsTroubleError(QueueUnavailable):
     """SQS could not be asked, or said no."""
 
-    def __init__(self, message: str, why: Why):
+    def __init__(self, message: str, why: Why, *, maybe: bool = False):
         super().__init__(message)
         self.why = why
+        #: What was asked for may have happened all the same.
+        self.maybe = maybe or why is Why.SILENT
 
 
 _CODES = {
@@ -55,10 +64,13 @@ _CODES = {
     "InvalidClientTokenId": Why.KEYS,
     "UnrecognizedClientException": Why.KEYS,
     "SignatureDoesNotMatch": Why.KEYS,
+    "InvalidSignatureException": Why.KEYS,
     "IncompleteSignature": Why.KEYS,
     "MissingAuthenticationToken": Why.KEYS,
     "ExpiredToken": Why.KEYS,
     "ExpiredTokenException": Why.KEYS,
+    "RequestExpired": Why.CLOCK,
+    "RequestTimeTooSkewed": Why.CLOCK,
     "InvalidSecurity": Why.KEYS,
     "AccessDenied": Why.DENIED,
     "AccessDeniedException": Why.DENIED,
@@ -69,6 +81,12 @@ _CODES = {
     "ServiceUnavailable": Why.THROTTLED,
     "503": Why.THROTTLED,
 }
+
+
+#: From this HTTP status on a server failed in the middle of something.
+_FAULT_OF_SERVER = 500
+#: So much is repeated of what it says, characters.
+_DETAIL_MAX = 200
 
 
 class Client:
@@ -122,7 +140,9 @@ class Client:
         try:
             found: dict[str, Any] = getattr(self._client(waiting), verb)(**params)
         except ClientError as error:
-            raise self._refused(verb, about, error) from error
+            refused = self._refused(verb, about, error)
+            # What it says of a signature repeats the request, with its token.
+            raise refused from None if refused.why in (Why.KEYS, Why.CLOCK) else error
         except BotoCoreError as error:
             raise self._failed(error) from error
         return found
@@ -164,9 +184,12 @@ class Client:
 
     def _refused(self, verb: str, about: str, error: Any) -> SqsTroubleError:
         said = error.response.get("Error", {})
-        code, detail = str(said.get("Code", "")), str(said.get("Message", "")).strip()
+        code = str(said.get("Code", ""))
+        detail = str(said.get("Message", "")).strip().partition("\n")[0][:_DETAIL_MAX]
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         why = _CODES.get(code, Why.THROTTLED if status in (429, 502, 503) else Why.OTHER)
+        if why is Why.KEYS and detail.startswith(("Signature expired", "Signature not yet current")):
+            why = Why.CLOCK
         where, what = self._address.name, about or "a queue"
         sentences = {
             Why.MISSING: f"there is no queue {what} in SQS at {where}; make it, or leave create=false away",
@@ -174,6 +197,9 @@ class Client:
             Why.KEYS: (
                 f"SQS at {where} does not take these credentials ({code}: {detail}); check AWS_ACCESS_KEY_ID,"
                 " AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or name a profile with ?profile=…"
+            ),
+            Why.CLOCK: (
+                f"SQS at {where} finds the clock of this machine wrong ({code}: {detail}); set it, then do it again"
             ),
             Why.DENIED: (
                 f"SQS at {where} does not allow {_action(verb)} on {what} to these credentials; their IAM policy has to"
@@ -184,7 +210,9 @@ class Client:
             ),
         }
         return SqsTroubleError(
-            sentences.get(why, f"SQS at {where} refused {_action(verb)} on {what} ({code}: {detail})"), why
+            sentences.get(why, f"SQS at {where} refused {_action(verb)} on {what} ({code}: {detail})"),
+            why,
+            maybe=status >= _FAULT_OF_SERVER and code not in _CODES,
         )
 
     def _failed(self, error: Exception) -> SqsTroubleError:

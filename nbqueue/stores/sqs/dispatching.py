@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 from uuid import UUID
 
-from nbqueue.errors import InvalidCommand
+from nbqueue.errors import InvalidCommand, QueueError
 from nbqueue.jobs import NewBatch, NewJob
 from nbqueue.store import Mapped
 from nbqueue.stores.sqs.desk import Desk
 from nbqueue.stores.sqs.hand import HIDE_MAX
 from nbqueue.stores.sqs.message import Draft, Standing
 from nbqueue.stores.sqs.receiving import Intake
-from nbqueue.stores.sqs.sending import PartlySentError, Post, Sent
+from nbqueue.stores.sqs.sending import Letter, PartlySentError, Post, Sent
 
 __all__ = ["ATTEMPT_MAX", "Dispatcher"]
 
@@ -22,6 +23,10 @@ T = TypeVar("T")
 
 #: The longest that an attempt may take, seconds: SQS hides a message for twelve hours and no longer.
 ATTEMPT_MAX = HIDE_MAX - 600.0
+#: So many jobs are sent and written down at a time.
+_TOGETHER = 1_000
+#: A message that is sent anew may be so many bytes longer: it says when it is due, and what was tried.
+_GROWTH = 64
 #: Of so many functions the code is kept at hand.
 _CODE_KEPT = 32
 
@@ -58,11 +63,19 @@ class Dispatcher:
         """
         known = self._desk.known(jobs)
         new = [job for job in jobs if job.job_id not in known]
-        with _Sending(self._intake, new):
-            sent, trouble = self._send(new)
-            self._desk.insert(sent)
-        if trouble is not None:
-            raise trouble
+        letters = self._letters(new)
+        there: list[Letter] = []
+        # What is sent is written down soon: its jobs may begin, though the call is a long one.
+        for at in range(0, len(new), _TOGETHER):
+            end = at + _TOGETHER
+            with _Sending(self._intake, new[at:end]):
+                sent = self._sender.send(letters[at:end])
+                there += sent.sent
+                so_far = sent._replace(sent=tuple(there), unsent=(*sent.unsent, *letters[end:]))
+                with self._written_down(so_far):
+                    self._desk.insert(_those(new[at:end], sent))
+            if sent.unsent or sent.unsure:
+                raise self._partly(so_far, sent.error)
 
     def put_batch(self, batch: NewBatch, jobs: Sequence[NewJob]) -> Mapped:
         """Send the rows of a batch that need a job, and write the batch down with what was sent.
@@ -75,12 +88,14 @@ class Dispatcher:
         new = self._desk.rows_to_send(batch, jobs)
         if new is None:
             return self._desk.put_batch(batch, jobs)
+        letters = self._letters(new)
         with _Sending(self._intake, new):
-            sent, trouble = self._send(new)
-            gone = {job.job_id for job in new} - {job.job_id for job in sent}
-            mapped = self._desk.put_batch(batch, [job for job in jobs if job.job_id not in gone])
-        if trouble is not None:
-            raise trouble
+            sent = self._sender.send(letters)
+            gone = {letter.job_id for letter in (*sent.unsent, *sent.unsure)}
+            with self._written_down(sent):
+                mapped = self._desk.put_batch(batch, [job for job in jobs if job.job_id not in gone])
+        if gone:
+            raise self._partly(sent, sent.error)
         return mapped
 
     def send_again(self, drafts: Sequence[Draft], then: Callable[[dict[UUID, str]], T]) -> T:
@@ -88,7 +103,8 @@ class Dispatcher:
         with _Sending(self._intake, [draft.job for draft in drafts]):
             letters = [self._sender.letter(one, edition=f"-{one.standing.attempt}") for one in drafts]
             sent = self._sender.send(letters)
-            return then({letter.job_id: sent.error for letter in (*sent.unsent, *sent.unsure)})
+            with self._written_down(sent):
+                return then({letter.job_id: sent.error for letter in (*sent.unsent, *sent.unsure)})
 
     def check(self, jobs: Sequence[NewJob]) -> None:
         """Refuse what SQS cannot do, before anything is sent."""
@@ -105,25 +121,33 @@ class Dispatcher:
                     " dispatch it when it is due, or use queues without fifo=true"
                 )
 
-    def _send(self, jobs: Sequence[NewJob]) -> tuple[list[NewJob], PartlySentError | None]:
-        """Send jobs; gives those that are there, and what is to be raised for the others."""
-        if not jobs:
-            return [], None
+    def _letters(self, jobs: Sequence[NewJob]) -> list[Letter]:
         now = self._clock()
-        letters = [
+        return [
             self._sender.letter(
                 Draft(job, Standing(), now, self._code_of(job)),
                 delay=0.0 if job.due_at is None else job.due_at - now,
+                spare=_GROWTH,
             )
             for job in jobs
         ]
-        sent = self._sender.send(letters)
-        there = {letter.job_id for letter in sent.sent}
-        trouble = None if len(there) == len(jobs) else self._partly(sent, len(jobs))
-        return [job for job in jobs if job.job_id in there], trouble
 
-    def _partly(self, sent: Sent, total: int) -> PartlySentError:
+    @contextlib.contextmanager
+    def _written_down(self, sent: Sent) -> Iterator[None]:
+        """Say what was sent all the same, where it cannot be written down."""
+        try:
+            yield
+        except QueueError as error:
+            if not sent.sent:
+                raise
+            why = str(error.__cause__ or error).strip().partition("\n")[0]
+            raise self._partly(
+                sent, f"what was sent could not be written down in {self._desk.path} ({why})"
+            ) from error
+
+    def _partly(self, sent: Sent, error: str) -> PartlySentError:
         there, missing, unsure = ([letter.job_id for letter in some] for some in sent[:3])
+        total = len(there) + len(missing) + len(unsure)
         said = f"{len(there):,} of {total:,} jobs were sent to {self._address.name}, and those will run"
         if not there:
             said = (
@@ -135,7 +159,7 @@ class Dispatcher:
             said += f"; not sent: {_named(missing)}"
         if unsure:
             said += f"; sent, but without an answer, so that they may be there: {_named(unsure)}"
-        return PartlySentError(f"{sent.error}. {said}", there, missing, unsure)
+        return PartlySentError(f"{error}. {said}", there, missing, unsure)
 
     def _code_of(self, job: NewJob) -> bytes | None:
         code = job.spec.code
@@ -163,6 +187,11 @@ class _Sending:
 
     def __exit__(self, *_error: object) -> None:
         self._intake.end_sending(self._ids)
+
+
+def _those(jobs: Sequence[NewJob], sent: Sent) -> list[NewJob]:
+    there = {letter.job_id for letter in sent.sent}
+    return [job for job in jobs if job.job_id in there]
 
 
 def _named(ids: Sequence[UUID]) -> str:

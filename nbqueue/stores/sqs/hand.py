@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -11,6 +13,8 @@ from uuid import UUID
 from nbqueue.stores.sqs.message import Draft
 
 __all__ = ["HIDE_MAX", "Deed", "Hand", "Held", "Order"]
+
+_log = logging.getLogger("nbqueue.store")
 
 #: SQS hides a message for so long in all, counted from when it was received, seconds.
 HIDE_MAX = 43_200
@@ -36,11 +40,29 @@ class Held:
     idle: float
     #: Its job, in the ledger.
     number: int = 0
+    #: It was not kept hidden, or is not ours any more: somebody else may have it.
+    lapsed: bool = False
 
     @property
     def job_id(self) -> UUID:
         """Whose it is."""
         return self.draft.job.job_id
+
+    def check(self, ticks: float) -> bool:
+        """Whether it may be somebody else's by now, which is said once."""
+        if self.until < ticks:
+            self.lapse()
+        return self.lapsed
+
+    def lapse(self) -> None:
+        """Note that somebody else may have it."""
+        if not self.lapsed:
+            self.lapsed = True
+            _log.warning(
+                "the message of job %s was not kept hidden (this process stood still, or SQS could not be reached):"
+                " another process may run it too",
+                self.job_id,
+            )
 
     def hideable(self, ticks: float) -> float:
         """How long SQS would still hide it, seconds; a little less, as clocks and requests take their time."""
@@ -84,6 +106,8 @@ class Hand:
         self._lock = threading.Lock()
         self._held: dict[UUID, Held] = {}
         self._hidden: dict[UUID, Held] = {}
+        #: What came for a job that is still being dispatched here.
+        self._parked: dict[UUID, list[Held]] = {}
         #: The numbers of the jobs whose messages are here: nothing else may be claimed.
         self.numbers: set[int] = set()
         #: Jobs that were handed to a worker of this process directly, and were never sent.
@@ -134,3 +158,32 @@ class Hand:
         """Give what is in hand."""
         with self._lock:
             return list(self._held.values())
+
+    def kept(self) -> list[Held]:
+        """Give what has to be kept hidden: what is in hand, and what is parked."""
+        with self._lock:
+            parked = [held for some in self._parked.values() for held in some]
+            return [*self._held.values(), *parked]
+
+    def extend(self, held: Held, until: float) -> None:
+        """Note that nobody else gets it until then; what was put away meanwhile has a time of its own."""
+        with self._lock:
+            if held.job_id not in self._hidden:
+                held.until = until
+
+    # -- what comes while it is dispatched
+
+    def park(self, held: Held) -> None:
+        """Keep a message until its dispatch is over."""
+        with self._lock:
+            self._parked.setdefault(held.job_id, []).append(held)
+
+    def unpark(self, ids: Collection[UUID]) -> list[Held]:
+        """Give what was parked of these jobs, no longer parked."""
+        with self._lock:
+            return [held for job_id in ids if job_id in self._parked for held in self._parked.pop(job_id)]
+
+    def parked(self, queue: str) -> int:
+        """How many messages of a queue are parked."""
+        with self._lock:
+            return sum(held.queue == queue for some in self._parked.values() for held in some)

@@ -158,6 +158,7 @@ class Reach(Index):
     def _reach(self, held: Held, job: LiveJob) -> None:
         self.keep(job)
         held.number = job.number
+        held.idle = self._ticks()
         if job.life.state is State.PENDING:
             job.life = self._stand(held, job)
         self._hand.take(held)
@@ -191,7 +192,7 @@ class Reach(Index):
         if mine is not None and mine.message_id == held.message_id:
             # It came out though it is in hand: only the latest receipt is worth something.
             mine.receipt, mine.receives = held.receipt, held.receives
-            mine.until = held.until
+            mine.until, mine.lapsed = held.until, False
             said = "its message was delivered again while it was in hand here, and was not run twice"
         else:
             self.order(Order(Deed.DELETE, held))
@@ -213,17 +214,19 @@ class Reach(Index):
 
     def order(self, order: Order) -> None:
         """Have something done once this is written down."""
-        self._call_later()
         self.orders.append(order)
 
-    def _call_later(self) -> None:
-        if not self._moved and not self.orders:
-            self.calls.append(self._tell_all)
+    def take_calls(self) -> list[Callable[[], None]]:
+        """Give what is to be called now that everything is on disk; SQS is told then."""
+        calls = super().take_calls()
+        if self._moved or self.orders:
+            # Recovery drops its calls: what moved in it is told after the next commit.
+            calls.append(self._tell_all)
+        return calls
 
     def _happen(self, job: LiveJob, what: What, now: float, **said: Any) -> Step:
         step = super()._happen(job, what, now, **said)
         if step.event is not None and step.event is not Event.STALE:
-            self._call_later()
             self._moved[job.number] = (job, now)
         return step
 
@@ -246,6 +249,8 @@ class Reach(Index):
         if life.state.ended:
             self._hand.let_go(job_id)
             self._reached.sift()
+            # What has ended here needs nobody's run any more, whoever has it by now.
+            held.check(self._ticks())
             if life.state is State.FAILED:
                 buried = self.draft(job, held.draft.code, retried=True)._replace(dead=_said(job))
                 return [Order(Deed.BURY, held, buried)]
@@ -254,11 +259,16 @@ class Reach(Index):
             held.idle = self._ticks()
             return []
         wait = _REFUSED if life.held else max(0.0, life.due_at - now) if life.due_at is not None else 0.0
-        return [self._put_away(held, job, wait)]
+        return self._put_away(held, job, wait)
 
-    def _put_away(self, held: Held, job: LiveJob, wait: float) -> Order:
+    def _put_away(self, held: Held, job: LiveJob, wait: float) -> list[Order]:
         """Give a message back for so long: hidden where SQS can, otherwise sent anew."""
         ticks = self._ticks()
+        if held.check(ticks):
+            # Whoever has it by now decides; otherwise it comes out by itself.
+            self._hand.let_go(held.job_id)
+            self._reached.sift()
+            return []
         worn = held.receives >= _WORN and not self._hand.fifo
         if worn or wait > held.hideable(ticks):
             self._hand.let_go(held.job_id)
@@ -267,7 +277,7 @@ class Reach(Index):
             self._hand.put_away(held, ticks + wait)
             order = Order(Deed.HIDE, held, seconds=math.ceil(wait))
         self._reached.sift()
-        return order
+        return [order]
 
     def _follow_afar(self, job: LiveJob, now: float) -> list[Order]:
         """The same for a job whose message is not in hand."""
@@ -307,14 +317,17 @@ class Reach(Index):
                 continue
             serving = [seat for seat in self.seats.values() if _serves(seat, job.new.spec.queue)]
             idle = ticks - held.idle
+            orders: list[Order] = []
             if not serving:
-                self.order(self._put_away(held, job, 0.0))
+                orders = self._put_away(held, job, 0.0)
             elif not any(seat.handlers.accepts(job.new.spec) for seat in serving):
                 if idle >= _UNKNOWN_GRACE:
                     pause = min(_UNKNOWN_MOST, _UNKNOWN_PAUSE * 2 ** min(held.receives, 6))
-                    self.order(self._put_away(held, job, pause))
+                    orders = self._put_away(held, job, pause)
             elif idle >= _BUSY_GRACE:
-                self.order(self._put_away(held, job, 0.0))
+                orders = self._put_away(held, job, 0.0)
+            for order in orders:
+                self.order(order)
 
     def room(self, seat: Seat) -> int:
         """How many messages more a worker could take."""

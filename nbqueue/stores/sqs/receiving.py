@@ -33,8 +33,6 @@ _FOREIGN = 900.0
 _LOOK_AROUND = 60.0
 #: The longest pause between tries where a queue cannot be had, seconds.
 _PAUSE_MAX = 30.0
-#: A dispatch whose answer is on its way is waited for so long, seconds.
-_DISPATCH_PATIENCE = 60.0
 
 
 class Intake:
@@ -68,21 +66,32 @@ class Intake:
         #: Hashes of code that is there, or will not be.
         self._code: set[str] = set()
         #: Jobs that are being sent and not written down yet.
-        self._sending: set[object] = set()
-        self._written = threading.Condition()
+        self._sending: set[UUID] = set()
+        self._lock = threading.Lock()
 
     # -- dispatches under way
 
-    def begin_sending(self, ids: Sequence[object]) -> None:
+    def begin_sending(self, ids: Sequence[UUID]) -> None:
         """Let no message of these jobs in until they are written down here."""
-        with self._written:
+        with self._lock:
             self._sending.update(ids)
 
-    def end_sending(self, ids: Sequence[object]) -> None:
-        """Let them in."""
-        with self._written:
+    def end_sending(self, ids: Sequence[UUID]) -> None:
+        """Let them in, and those that have come already."""
+        with self._lock:
             self._sending.difference_update(ids)
-            self._written.notify_all()
+            arrivals = self._desk.hand.unpark(ids)
+        try:
+            self._admit(arrivals)
+        except QueueError as error:
+            _log.warning("what came back while it was dispatched goes to others: %s", error)
+            self._settler.take([Order(Deed.HIDE, held) for held in arrivals])
+        if arrivals:
+            self._desk.openings.wake()
+
+    def room(self, queue: str) -> int:
+        """Give how many messages of a queue would be taken."""
+        return self._desk.openings.room(queue) - self._desk.hand.parked(queue)
 
     # -- messages
 
@@ -128,12 +137,20 @@ class Intake:
         return Held(queue, got["ReceiptHandle"], got["MessageId"], receives, draft, ticks, until, ticks)
 
     def take_in(self, arrivals: Sequence[Held]) -> int:
-        """Write messages down, and hand their jobs to whoever has room; gives how many may run."""
+        """Write messages down, and hand their jobs to whoever has room; gives how many may run.
+
+        Those of jobs that are being dispatched are parked: they are written down first.
+        """
+        with self._lock:
+            parked = [held for held in arrivals if held.job_id in self._sending]
+            for held in parked:
+                self._desk.hand.park(held)
+        there = {held.job_id for held in parked}
+        return len(parked) + self._admit([held for held in arrivals if held.job_id not in there])
+
+    def _admit(self, arrivals: Sequence[Held]) -> int:
         if not arrivals:
             return 0
-        ids = {held.job_id for held in arrivals}
-        with self._written:
-            self._written.wait_for(lambda: not ids & self._sending, _DISPATCH_PATIENCE)
         for held in arrivals:
             self._keep_code(held.draft)
         return self._desk.arrive(arrivals)
@@ -236,9 +253,9 @@ class Receivers:
         pause = 0.0
         troubled = False
         while not self._stopping.is_set() and self._serves(queue):
-            room = self._openings.room(queue)
-            if not room:
-                self._openings.wait(lambda: self._stopping.is_set() or bool(self._openings.room(queue)), 5.0)
+            room = self._intake.room(queue)
+            if room <= 0:
+                self._openings.wait(lambda: self._stopping.is_set() or self._intake.room(queue) > 0, 5.0)
                 continue
             try:
                 self._receive(queue, room)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -24,6 +26,8 @@ T = TypeVar("T")
 BATCH = 10
 #: The longest that SQS holds a message back, seconds.
 DELAY_MAX = 900
+#: So many requests of one call are on their way at a time.
+_AT_A_TIME = 8
 #: An entry that SQS refused for no fault of ours is sent so often in all.
 _TRIES = 3
 
@@ -61,6 +65,54 @@ class Sent(NamedTuple):
     unsure: tuple[Letter, ...] = ()
     #: Of the first that was not sent.
     error: str = ""
+    why: Why = Why.OTHER
+
+
+class _Sending:
+    """One call's batches, and what has become of them; several threads work on it."""
+
+    def __init__(self, batches: Iterator[tuple[Place, list[Letter]]]):
+        self._batches = batches
+        self._lock = threading.Lock()
+        self._stopped = False
+        #: Letters by identity: two may be equal.
+        self.sent: set[int] = set()
+        self.unsure: set[int] = set()
+        self.trouble: tuple[str, Why] = ("", Why.OTHER)
+
+    def next(self) -> tuple[Place, list[Letter]] | None:
+        """Give what to send next; None where all is sent, or something failed."""
+        with self._lock:
+            if self._stopped:
+                return None
+            try:
+                return next(self._batches, None)
+            except SqsTroubleError as error:
+                # The next queue is not to be had.
+                self._note(error)
+                return None
+
+    def succeed(self, batch: Sequence[Letter], missed: Sequence[Letter], error: str) -> None:
+        """Note what SQS took of a batch."""
+        with self._lock:
+            self.sent.update({id(one) for one in batch} - {id(one) for one in missed})
+            if missed:
+                self._note(SqsTroubleError(error, Why.OTHER))
+
+    def fail(self, error: SqsTroubleError, unsure: Sequence[Letter]) -> None:
+        """Note that a request failed."""
+        with self._lock:
+            self.unsure.update(id(one) for one in unsure)
+            self._note(error)
+
+    def stop(self) -> None:
+        """Let no more be begun."""
+        self._stopped = True
+
+    def _note(self, error: SqsTroubleError) -> None:
+        self._stopped = True
+        if not self.trouble[0]:
+            self.trouble = (str(error), error.why)
 
 
 class Sender:
@@ -83,8 +135,10 @@ class Sender:
         #: Code that was too large to travel, and that was told.
         self._left: set[str] = set()
 
-    def letter(self, draft: Draft, *, delay: float = 0.0, dead: bool = False, edition: str = "") -> Letter:
-        """Write a draft down, as SQS takes it.
+    def letter(
+        self, draft: Draft, *, delay: float = 0.0, dead: bool = False, edition: str = "", spare: int = 0
+    ) -> Letter:
+        """Write a draft down, as SQS takes it; ``spare`` bytes are left for what it says when it is sent anew.
 
         Raises
         ------
@@ -95,12 +149,16 @@ class Sender:
         """
         job = draft.job
         place = self._queues.place(job.spec.queue, dead=dead)
+        room = place.most - spare
         text = message.write(draft)
-        if len(text) > place.most and draft.code:
+        if len(text) > room and draft.dead:
+            draft = draft._replace(dead="")
+            text = message.write(draft)
+        if len(text) > room and draft.code:
             text = message.write(draft, with_code=False)
             self._tell_of_code(draft, place)
-        if len(text) > place.most:
-            size, most = f"{len(text):,} bytes", f"{place.most:,}"
+        if len(text) > room:
+            size, most = f"{len(text) + spare:,} bytes", f"{place.most:,}"
             raise InvalidCommand(
                 f"{job.spec.command}: as a message this job takes {size}, of which its arguments are"
                 f' {len(job.payload):,}; SQS queue "{job.spec.queue}" takes {most}: put what is large into a file or a'
@@ -121,22 +179,38 @@ class Sender:
             )
 
     def send(self, letters: Sequence[Letter]) -> Sent:
-        """Send all that can be sent; after a request that failed nothing more is tried."""
-        sent: list[Letter] = []
-        left = list(letters)
-        for place, batch in self._batches(letters):
+        """Send all that can be sent, some requests at a time; after one that failed no other is begun."""
+        sending = _Sending(iter(self._batches(letters)))
+        # An order is kept by who sends one after the other.
+        many = 1 if self._address.fifo else min(_AT_A_TIME, -(-len(letters) // BATCH))
+        if many > 1:
+            with ThreadPoolExecutor(many, "nbqueue-sqs-sender") as pool:
+                try:
+                    for one in [pool.submit(self._send_on, sending) for _ in range(many)]:
+                        one.result()
+                finally:
+                    sending.stop()
+        else:
+            self._send_on(sending)
+        there, unsure = sending.sent, sending.unsure
+        return Sent(
+            tuple(one for one in letters if id(one) in there),
+            tuple(one for one in letters if id(one) not in there and id(one) not in unsure),
+            tuple(one for one in letters if id(one) in unsure),
+            *sending.trouble,
+        )
+
+    def _send_on(self, sending: _Sending) -> None:
+        while (found := sending.next()) is not None:
+            place, batch = found
             try:
                 missed, error = self._send(place, batch)
             except SqsTroubleError as trouble:
                 if trouble.why is Why.MISSING:
                     self._queues.lose(batch[0].queue)
-                unsure = tuple(batch) if trouble.why is Why.SILENT else ()
-                rest = [one for one in left if one not in unsure and one not in sent]
-                return Sent(tuple(sent), tuple(rest), unsure, str(trouble))
-            sent += [one for one in batch if one not in missed]
-            if missed:
-                return Sent(tuple(sent), tuple(one for one in left if one not in sent), (), error)
-        return Sent(tuple(sent))
+                sending.fail(trouble, batch if trouble.maybe else ())
+                return
+            sending.succeed(batch, missed, error)
 
     def _batches(self, letters: Iterable[Letter]) -> Iterator[tuple[Place, list[Letter]]]:
         by_queue: dict[tuple[str, bool], list[Letter]] = {}

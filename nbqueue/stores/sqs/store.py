@@ -276,10 +276,12 @@ class SQSStore:
         said = self._desk.explain(job_id)
         if not said or said.startswith("delayed until") or not self._desk.is_afar(job_id):
             return said
-        return (
-            f"{said}; its message is in SQS, or another process has received it, and what becomes of it there is not"
-            " known here"
+        there = (
+            "its message is in SQS, or another process has received it,"
+            " and what becomes of it there is not known here"
         )
+        # Others may well have workers.
+        return f"{there}; in this process {said}" if said.startswith("no worker") else f"{said}; {there}"
 
     def pause(self, queue: str, *, paused: bool) -> None:
         """Refuse: SQS hands out what it has."""

@@ -80,6 +80,10 @@ class Card(anywidget.AnyWidget):
             with contextlib.suppress(Exception):  # the kernel may be going, and the card itself is right
                 renew(self.bundle(), self.display_id)
 
+    def worry(self, trouble: str) -> None:
+        """Say that what is shown may not be the latest, until it is again."""
+        self.card = {**self.card, "trouble": trouble}
+
     def lose(self) -> None:
         """Show that nothing more will be heard."""
         with contextlib.suppress(Exception):  # the kernel may be going

@@ -50,6 +50,8 @@ class Feed:
         #: The number of the last event that ended cards know of.
         self._seen = 0
         self._estimates: dict[str, tuple[float, Estimate | None]] = {}
+        #: Whether the queue did not answer when it was looked at last.
+        self.troubled = False
         me = weakref.ref(self)
 
         def look() -> None:
@@ -89,13 +91,18 @@ class Feed:
     def refresh(self) -> float | None:
         """Bring every card up to date about which there may be something new."""
         cards = self._present()
+        self.troubled = False
         try:
             if any(card.over for card in cards):
                 self._seen, again = retried(self.queues, self._seen)
                 cards = [card for card in cards if again or not card.over]
             self._refresh(cards)
-        except QueueUnavailable:
+        except QueueUnavailable as error:
             if self.queues.comes_back:
+                self.troubled = True
+                for card in cards:
+                    if not card.over:
+                        card.worry(f"{error}; it is looked at again soon")
                 return RETRY
             self.lose()
         return None

@@ -151,8 +151,9 @@ class CardView {
     if (card.kind === "batch") this.drawBatch(card);
     else this.drawJob(card);
     attr(this.element, "aria-label", `${card.kind} ${card.command} ${this.badge.textContent}`);
-    say(this.said, store.said);
-    show(this.said, Boolean(store.said));
+    const said = store.said || card.trouble;
+    say(this.said, said ?? "");
+    show(this.said, Boolean(said));
     this.drawDetail();
     drawButtons(this.element, store);
     this.tick();

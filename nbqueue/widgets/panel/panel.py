@@ -84,6 +84,8 @@ class Panel(anywidget.AnyWidget):
         self._feed.state.take(now=self._feed.now)
         #: What was shown last, of a panel that rests or whose queue was closed.
         self._last: dict[str, Any] = {}
+        #: Whether the queue did not answer when it was looked at last.
+        self.troubled = False
         self._over = False
         self._seen = False
         self._unseen_since: float | None = None
@@ -112,7 +114,7 @@ class Panel(anywidget.AnyWidget):
         if self._rests():
             self._rest(feed)
             return None
-        again = None
+        again, self.troubled = None, False
         try:
             if self._queues.closed:
                 raise QueueUnavailable(f"{self._queues.name} was closed")
@@ -120,7 +122,7 @@ class Panel(anywidget.AnyWidget):
             feed.state.set("notice", feed.notice)
         except QueueUnavailable as error:
             if self._queues.comes_back:
-                again = self._fail(feed, error)
+                again, self.troubled = self._fail(feed, error), True
             else:
                 feed.state.set("notice", self._end(error))
         except Exception as error:  # noqa: BLE001 - who looks at it is told, and it is tried again
@@ -143,7 +145,8 @@ class Panel(anywidget.AnyWidget):
     @staticmethod
     def _fail(feed: Feed, error: Exception) -> float:
         """Say above what is shown that it is not the latest; gives in how many seconds to look again."""
-        notice = {"level": "error", "text": f"{sentence(error)}; this is how it stood before"}
+        text = f"{sentence(error)}; this is how it stood before, and it is looked at again soon"
+        notice = {"level": "error", "text": text}
         if notice != feed.state.get("notice") and not isinstance(error, NbqueueError):
             _log.error("a panel could not be brought up to date; it is tried again", exc_info=error)
         feed.state.set("notice", notice)
@@ -178,6 +181,11 @@ class Panel(anywidget.AnyWidget):
                 self._feed.state.take(now=self._feed.now)
             self._publisher.add(self, self._feed.following.on_change)
         except QueueUnavailable as error:
+            if self._feed is None and self._queues.comes_back:
+                # It goes on resting; the next view that comes wakes it.
+                text = f"{error}; this is how it stood before"
+                self._last = {**self._last, "notice": {"level": "error", "text": text}}
+                return
             notice = self._end(error)
             if self._feed is None:
                 self._last = {**self._last, "notice": notice}

@@ -32,6 +32,8 @@ class Proxy:
         self.port: int = self._listener.getsockname()[1]
         #: What the server answers to COMMIT is kept from the client, and the connection cut; called before that.
         self.on_commit: Callable[[], None] | None = None
+        #: So many of them are let through before.
+        self.spared = 0
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._closed = False
         self._thread = threading.Thread(target=self._accept, name="proxy", daemon=True)
@@ -57,9 +59,11 @@ class Proxy:
                     if not data:
                         return
                     if source is server and self.on_commit is not None and b"COMMIT\0" in data:
-                        call, self.on_commit = self.on_commit, None
-                        call()
-                        return
+                        if not self.spared:
+                            call, self.on_commit = self.on_commit, None
+                            call()
+                            return
+                        self.spared -= 1
                     (server if source is client else client).sendall(data)
 
     def cut(self) -> None:
@@ -96,22 +100,26 @@ class Knife:
         self._execute = Tx.execute
         self._strike: Callable[[Tx], None] | None = None
         self._where = ""
+        self._spared = 0
         #: How often it struck.
         self.strikes = 0
         knife = self
 
         def execute(tx: Tx, statement: Any, params: Any = None) -> Any:
             if knife._strike is not None and str(statement).startswith(knife._where):
-                strike, knife._strike = knife._strike, None
-                knife.strikes += 1
-                strike(tx)
+                if knife._spared:
+                    knife._spared -= 1
+                else:
+                    strike, knife._strike = knife._strike, None
+                    knife.strikes += 1
+                    strike(tx)
             return knife._execute(tx, statement, params)
 
         monkeypatch.setattr(Tx, "execute", execute)
 
-    def lay(self, where: str, strike: Callable[[Tx], None]) -> None:
-        """Have it strike before a statement that begins with these words."""
-        self._where, self._strike = where, strike
+    def lay(self, where: str, strike: Callable[[Tx], None], *, spared: int = 0) -> None:
+        """Have it strike before a statement that begins with these words, the first few of which are let through."""
+        self._where, self._strike, self._spared = where, strike, spared
 
     def take_away(self) -> None:
         """Let nothing more happen."""

@@ -29,6 +29,8 @@ _CUTS = [
     "commit unheard",
     "commit unheard, server crashed",
 ]
+#: Under the clock of a test a turn looks after leases first, in a transaction of its own.
+_LEASES = 1
 
 
 @pytest.fixture
@@ -48,12 +50,13 @@ class _Cuts:
         self._how, self._knife, self._proxy, self._server = how, knife, proxy, server
         self._admin = read(server.url)
 
-    def __call__(self, verb: Callable[[], Any]) -> Any:
-        """Call a verb whose connection is cut."""
+    def __call__(self, verb: Callable[[], Any], *, spared: int = 0) -> Any:
+        """Call a verb whose connection is cut, in the first of its transactions or after so many."""
+        self._proxy.spared = spared
         lay = {
-            "cut at first": lambda: self._knife.lay("BEGIN", lambda _tx: self._proxy.cut()),
-            "backend ended": lambda: self._knife.lay("COMMIT", self._end_backend),
-            "server crashed": lambda: self._knife.lay("COMMIT", self._crash),
+            "cut at first": lambda: self._knife.lay("BEGIN", lambda _tx: self._proxy.cut(), spared=spared),
+            "backend ended": lambda: self._knife.lay("COMMIT", self._end_backend, spared=spared),
+            "server crashed": lambda: self._knife.lay("COMMIT", self._crash, spared=spared),
             "commit unheard": lambda: self._lay_on_commit(lambda: None),
             "commit unheard, server crashed": lambda: self._lay_on_commit(self._crash),
         }
@@ -101,6 +104,23 @@ def _events(store: PostgresStore, server: PostgresServer, event: str) -> int:
     return int(n)
 
 
+def test_an_old_word_and_an_unheard_claim(proxied: tuple[Proxy, PostgresStore], clock: FakeClock) -> None:
+    """What is said of a job under an old claim does not hide that it was claimed anew and nobody heard of it."""
+    proxy, store = proxied
+    store.insert([job := new_job(clock)])
+    worker = FakeWorker(store)
+    old = worker.take_one()
+    worker.say(old, ReportKind.RELEASED)
+    proxy.on_commit, proxy.spared = lambda: None, _LEASES
+    turn = worker.turn(_ended(old, clock), slots=1)
+    assert proxy.on_commit is None
+    assert not turn.answers[0].done
+    (claim,) = turn.claims
+    assert get(store, job).fence == claim.fence
+    check_books(store)
+    assert worker.end(claim).done
+
+
 def test_dispatch(proxied: tuple[Proxy, PostgresStore], cut: _Cuts, clock: FakeClock) -> None:
     """One job, many by COPY, those of a batch, and one for a worker are there once each."""
     _, store = proxied
@@ -127,7 +147,7 @@ def test_turns(
     jobs = [new_job(clock, tries=2) for _ in range(6)]
     store.insert(jobs)
     worker = FakeWorker(store)
-    first = cut(lambda: worker.turn(slots=2)).claims
+    first = cut(lambda: worker.turn(slots=2), spared=_LEASES).claims
     assert ids(first) == ids(jobs[:2])
     assert [get(store, claim).fence for claim in first] == [claim.fence for claim in first]
     lines = (LogChunk("stdout", "a\n", clock.time()), LogChunk("stdout", "a\n", clock.time()))
@@ -135,7 +155,7 @@ def test_turns(
         _ended(first[0], clock, logs=lines),
         _ended(first[1], clock, Outcome.FAILED, error="E: x"),
     ]
-    turn = cut(lambda: worker.turn(*reports, slots=2))
+    turn = cut(lambda: worker.turn(*reports, slots=2), spared=_LEASES)
     assert [answer.done for answer in turn.answers] == [True, True]
     assert set(ids(turn.claims)) <= set(ids(jobs[2:]))
     held = [claim for claim in turn.claims if get(store, claim).fence == claim.fence]

@@ -18,11 +18,14 @@ import pytest
 from nbqueue.errors import QueueUnavailable
 from nbqueue.jobs import State
 from nbqueue.lifecycle import Outcome
-from nbqueue.store import Report, ReportKind, Selection
+from nbqueue.store import Report, ReportKind, Selection, Turn
 from nbqueue.stores.postgres.store import PostgresStore
+from nbqueue.stores.postgres.tx import Tx
+from nbqueue.stores.postgres.writing import COPY_ROWS
 from nbqueue.testing import FakeClock
 from nbqueue.testing.workers import FakeWorker, check_books, get, ids, new_job
 from tests.servers import PostgresServer, fresh_schema
+from tests.stores.postgres.cutting import Knife
 
 #: Longer than anything here takes, on a machine that is busy.
 PATIENCE = 30.0
@@ -138,6 +141,49 @@ def test_heard_again_after_a_restart(private_postgres: PostgresServer, now: Fake
         finally:
             here.close()
             there.close()
+
+
+def test_many_behind(
+    opened: Opened,
+    connected: Callable[[], psycopg.Connection[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    now: FakeClock,
+) -> None:
+    """However many wait, and whatever the server knows of them, a claim reads what is claimed and no more."""
+    store, knife = opened(), Knife(monkeypatch)
+    store.insert([new_job(now) for _ in range(20_000)])
+    connected().execute("ANALYZE")
+    read: list[int] = []
+
+    def count(tx: Tx) -> None:
+        found = tx.one(
+            "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_xact_user_tables WHERE relid = 'jobs'::regclass"
+        )
+        read.append(found[0])
+
+    worker = FakeWorker(store)
+    # Leases are looked after first.
+    knife.lay("COMMIT", count, spared=1)
+    assert len(worker.turn(slots=32).claims) == 32
+    assert 32 <= read[0] < 100
+
+
+def test_many_come(opened: Opened, monkeypatch: pytest.MonkeyPatch, now: FakeClock) -> None:
+    """While many jobs come, a worker of the same process takes its turns; afterwards it is handed some."""
+    store, knife = opened(), Knife(monkeypatch)
+    worker = FakeWorker(store)
+    worker.turn(slots=2)
+    turns: list[Turn] = []
+
+    def turn(_tx: Tx) -> None:
+        taking = threading.Thread(target=lambda: turns.append(worker.turn(slots=2)))
+        taking.start()
+        taking.join(PATIENCE / 2)
+
+    knife.lay("COMMIT", turn)
+    store.insert([new_job(now) for _ in range(COPY_ROWS)])
+    assert [turn.expired for turn in turns] == [False]
+    assert len(worker.handed) == 2
 
 
 # -- the dead and the silent

@@ -5,18 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote
 
+import psutil
 import psycopg
 import pytest
 
 from nbqueue.errors import InvalidCommand, QueueUnavailable
-from nbqueue.stores.postgres import tables
+from nbqueue.store import Handlers
+from nbqueue.stores.postgres import link, pool, tables
 from nbqueue.stores.postgres.address import read
 from nbqueue.stores.postgres.store import PostgresStore
 from nbqueue.stores.postgres.tx import Tx
 from nbqueue.testing import FakeClock
 from nbqueue.testing.workers import FakeWorker, ids, new_job
-from tests.servers import PASSWORD, with_schema
+from tests.servers import PASSWORD, PostgresServer, fresh_schema, with_schema
 from tests.stores.postgres.cutting import Knife
 
 Connect = Callable[[], psycopg.Connection[Any]]
@@ -152,6 +155,9 @@ def test_one_key() -> None:
     one = read("postgresql://me:x@db/jobs")
     assert one.key == read("postgres://me:y@db:5432/jobs?schema=nbqueue").key
     assert one.key != read("postgresql://me:x@db/jobs?schema=other").key
+    assert read("postgresql://db/jobs?password=a+b&options=-c%20x=1").dsn.endswith(
+        "password=a%2Bb&options=-c%20x%3D1"
+    )
     assert repr(one) == "Address('postgresql://me@db:5432/jobs')"
 
 
@@ -179,3 +185,59 @@ def test_gone_while_open(opened: Callable[..., PostgresStore], connected: Connec
     connected().execute("DROP TABLE standing CASCADE")
     with pytest.raises(QueueUnavailable, match="has gone"):
         store.insert([new_job(clock)])
+
+
+def test_settings_of_somebody_else(postgres_url: str) -> None:
+    """What a role or a database sets for its own ends neither cuts a verb short nor changes what it sees."""
+    given = "statement_timeout=300", "idle_session_timeout=300", "default_transaction_isolation=serializable"
+    options = quote(" ".join(f"-c {setting}" for setting in (*given, "array_nulls=off")))
+    store = PostgresStore(f"{postgres_url}&options={options}")
+    try:
+        assert (
+            store._link.run(
+                lambda tx: tx.one("SELECT pg_sleep(0.4), current_setting('transaction_isolation')")
+            )[1]
+            == "read committed"
+        )
+        assert store._link.run(lambda tx: tx.one("SELECT '{NULL}'::integer[]"))[0] == [None]
+        assert store._link.run(lambda tx: tx.one("SHOW idle_session_timeout"))[0] == "0"
+    finally:
+        store.close()
+
+
+def test_halves_of_characters(opened: Callable[..., PostgresStore], clock: FakeClock) -> None:
+    """A script in a folder whose name is no text has its handlers all the same."""
+    store = opened()
+    origin = "script:/tmp/caf\udce9.py"
+    worker = FakeWorker(store, handlers=Handlers(owned=frozenset({("work", origin)})))
+    store.insert([job := new_job(clock, origin=origin)])
+    assert ids(worker.take(2)) == [job.job_id]
+
+
+def test_frozen(private_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is frozen breaks no connection; it is noticed nevertheless, and served again when it thaws."""
+    monkeypatch.setattr(pool, "_SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(pool, "CONNECT_SECONDS", 2)
+    monkeypatch.setattr(link, "PATIENCE", 1.0)
+    with fresh_schema(private_postgres.url) as url:
+        store = PostgresStore(url)
+        job = new_job(FakeClock(time.time()))
+        try:
+            with psycopg.connect(private_postgres.url) as connection:
+                postmaster = psutil.Process(connection.info.backend_pid).parent()
+                assert postmaster is not None
+            frozen = [postmaster, *postmaster.children()]
+            try:
+                for process in frozen:
+                    process.suspend()
+                with pytest.raises(QueueUnavailable) as caught:
+                    store.insert([job])
+            finally:
+                for process in frozen:
+                    process.resume()
+            assert "cannot be reached" in str(caught.value)
+            assert PASSWORD not in str(caught.value)
+            store.insert([job])
+            assert ids(store.get([job.job_id])) == [job.job_id]
+        finally:
+            store.close()

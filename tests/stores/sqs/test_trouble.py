@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def fails(endpoint: str, folder: Path, options: str = "") -> str:
         (403, "InvalidClientTokenId", "does not take these credentials (InvalidClientTokenId: as told)", 1),
         (403, "SignatureDoesNotMatch", "does not take these credentials", 1),
         (400, "ExpiredToken", "does not take these credentials", 1),
+        (403, "RequestTimeTooSkewed", "finds the clock of this machine wrong (RequestTimeTooSkewed: as told)", 1),
         (403, "AccessDeniedException", "does not allow sqs:GetQueueUrl on team__default to these credentials", 1),
         (400, "ThrottlingException", "turns requests down for now (ThrottlingException); it was tried 2 times", 2),
         (503, "ServiceUnavailable", "turns requests down for now", 2),
@@ -59,6 +61,26 @@ def test_what_sqs_says(folder: Path, status: int, code: str, says: str, asked: i
     with refusing(status, code) as (endpoint, server):
         assert says in fails(endpoint, folder)
         assert server.requests == asked
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        ("The signature does not match.", "does not take these credentials"),
+        ("Signature expired: 20260101T000000Z is now earlier than 20260101T001000Z", "finds the clock of this machine"),
+    ],
+)  # fmt: skip
+def test_a_signature_that_is_refused(folder: Path, said: str, says: str) -> None:
+    """SQS repeats the request, and its token, to who signed it wrongly; nobody here does."""
+    request = "\n\nThe Canonical String was\nPOST\nx-amz-security-token:open-sesame-42"
+    with (
+        refusing(403, "InvalidSignatureException", said + request) as (endpoint, _),
+        pytest.raises(QueueUnavailable) as caught,
+    ):
+        SQSStore(f"sqs://eu-west-1/team?endpoint={endpoint}", folder=folder, limits=QUICK)
+    assert says in str(caught.value)
+    assert said in str(caught.value)
+    assert "open-sesame-42" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_nobody_is_there(folder: Path) -> None:

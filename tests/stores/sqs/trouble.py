@@ -15,11 +15,11 @@ class Refusing(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, status: int, code: str):
+    def __init__(self, status: int, code: str, said: str):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answer = (
             status,
-            json.dumps({"__type": f"com.amazonaws.sqs#{code}", "message": "as told"}).encode(),
+            json.dumps({"__type": f"com.amazonaws.sqs#{code}", "message": said}).encode(),
         )
         self.requests = 0
 
@@ -42,9 +42,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def refusing(status: int, code: str) -> Iterator[tuple[str, Refusing]]:
+def refusing(status: int, code: str, said: str = "as told") -> Iterator[tuple[str, Refusing]]:
     """Give the endpoint of a server that says no, and the server."""
-    server = Refusing(status, code)
+    server = Refusing(status, code, said)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
