@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-__all__ = ["RESULTS", "Figure", "Ratio", "machine", "rounds", "show", "timed", "write"]
+__all__ = ["RESULTS", "Figure", "Ratio", "machine", "rounds", "show", "timed", "typical", "write"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -69,6 +69,12 @@ def timed(work: Callable[[], object]) -> float:
     start = perf_counter()
     work()
     return perf_counter() - start
+
+
+def typical(call: Callable[[], object], calls: int) -> float:
+    """Give the median of so many calls in milliseconds; a first one does not count."""
+    call()
+    return median(timed(call) for _ in range(calls)) * 1e3
 
 
 def rounds(count: int, subjects: Mapping[str, Callable[[], object]], console: Console) -> None:

@@ -13,17 +13,16 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median
 from unittest.mock import patch
 
 from rich.console import Console
 
 import nbqueue as nbq
 from benchmarks.beside import Procrastinate
-from benchmarks.harness import Figure, Ratio, machine, rounds, show, timed, write
+from benchmarks.harness import Figure, Ratio, machine, rounds, show, timed, typical, write
 from benchmarks.second import NOTHING, PATIENCE, THREADS, another
 from benchmarks.servers import at, fresh_schema, postgres
 
@@ -112,7 +111,7 @@ class Stores:
             figures.many.values.append(self.jobs / timed(partial(other.defer_many, self.jobs)))
             other.analyze()
             figures.run.values.append(self.jobs / other.work_off(self.jobs))
-            figures.dispatch.values.append(self._each(other.defer))
+            figures.dispatch.values.append(typical(other.defer, self.calls))
             other.work_off(self.calls + 1)
             figures.round_trip.values.append(other.round_trip(self.calls) * 1e3)
 
@@ -121,16 +120,16 @@ class Stores:
             self._fill(queues, figures.many)
             self._work_off(queues, figures.run)
             later = NOTHING.on_queue("later")
-            figures.dispatch.values.append(self._each(partial(queues.dispatch, later)))
+            figures.dispatch.values.append(typical(partial(queues.dispatch, later), self.calls))
             with queues.worker(queues="default", concurrency=THREADS):
-                figures.round_trip.values.append(self._each(partial(_there_and_back, queues)))
+                figures.round_trip.values.append(typical(partial(_there_and_back, queues), self.calls))
 
     def _beside(self, figures: Subject, url: str) -> None:
         with nbq.connect(url) as queues, another(url) as child:
             self._fill(queues, figures.many)
             figures.run.values.append(self.jobs / timed(child.work_off))
             self._check(queues)
-            figures.round_trip.values.append(self._each(partial(_there_and_back, queues)))
+            figures.round_trip.values.append(typical(partial(_there_and_back, queues), self.calls))
 
     def _fill(self, queues: nbq.QueueManager, figure: Figure) -> None:
         many = [NOTHING] * self.jobs
@@ -146,10 +145,6 @@ class Stores:
         succeeded = int(queues.stats()["succeeded"].sum())
         if succeeded != self.jobs:
             raise RuntimeError(f"{succeeded:,} of {self.jobs:,} jobs have succeeded")
-
-    def _each(self, call: Callable[[], object]) -> float:
-        call()
-        return median(timed(call) for _ in range(self.calls)) * 1e3
 
     def measure(self, count: int, console: Console) -> None:
         """Run so many rounds."""

@@ -16,13 +16,12 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import median
 
 import duckdb
 from rich.console import Console
 
 import nbqueue as nbq
-from benchmarks.harness import Figure, Ratio, machine, rounds, show, timed, write
+from benchmarks.harness import Figure, Ratio, machine, rounds, show, timed, typical, write
 
 THREADS = 4
 #: How many times Huey it should be at least.
@@ -113,20 +112,17 @@ class Throughput:
     def run_single(self) -> None:
         """One job after another: what a caller waits for."""
         with nbq.connect(self._file("duckdb")) as queues:
-            self.dispatch.values.append(self._each(no_op.dispatch))
+            self.dispatch.values.append(typical(no_op.dispatch, self.calls))
             with queues.worker(queues="quick", concurrency=THREADS):
                 quick = no_op.options(queue="quick")
-                self.round_trip.values.append(self._each(lambda: quick.dispatch().result(60)))
+                self.round_trip.values.append(typical(lambda: quick.dispatch().result(60), self.calls))
         path = self._file("duckdb")
         with duckdb.connect(str(path)) as bare:
             bare.execute("CREATE TABLE jobs (id BIGINT, queue VARCHAR, payload VARCHAR)")
             sql = "INSERT INTO jobs VALUES (?, ?, ?)"
-            self.insert.values.append(self._each(lambda: bare.execute(sql, [1, "default", '{"args":[]}'])))
-
-    def _each(self, call: object) -> float:
-        assert callable(call)
-        call()
-        return median(timed(call) for _ in range(self.calls)) * 1e3
+            self.insert.values.append(
+                typical(lambda: bare.execute(sql, [1, "default", '{"args":[]}']), self.calls)
+            )
 
     def measure(self, count: int, console: Console) -> None:
         """Run so many rounds."""

@@ -49,8 +49,8 @@ from tests.executors.child_jobs import CHILD_JOBS
 from tests.executors.cluster import DaskCluster
 from tests.executors.conformance import KEY, PATIENCE, Bench, ExecutorConformance, Meeting
 from tests.executors.dask_jobs import DASK_JOBS
+from tests.executors.elsewhere import ElsewhereConformance, said, value
 from tests.executors.jobs import JOBS
-from tests.executors.test_process import Dispatcher, said, value
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -573,23 +573,8 @@ def test_says_what_a_job_has_taken(bench: Callable[..., Bench]) -> None:
     assert "peak_memory" not in usage
 
 
-def test_jobs_dispatch_through_their_worker(bench: Callable[..., Bench]) -> None:
-    """ctx.dispatch, nbq.dispatch and adispatch hand in work where the job came from; a refusal is raised."""
-    one, dispatcher = bench(), Dispatcher()
-    object.__setattr__(one.runner.services, "dispatcher", dispatcher)
-    found = value(one.run("dispatch_more", 7))
-    assert found == [str(uuid.UUID(int=1)), str(uuid.UUID(int=2)), "default", "dispatch_more"]
-    assert value(one.run("dispatch_more_async", 9)) == str(uuid.UUID(int=3))
-    assert dispatcher.taken == [("more", (7,), 5), ("more", (8,), None), ("more", (9,), None)]
-    wrong = one.run("dispatch_wrongly")
-    assert (wrong.outcome, wrong.kinds[0]) == (Outcome.FAILED, "nbqueue.errors.InvalidCommand")
-
-
-def test_progress_is_the_latest(bench: Callable[..., Bench]) -> None:
-    """A job that counts a hundred thousand steps is told of now and then, and its last word is kept."""
-    report = bench().run("count_far")
-    assert report.outcome is Outcome.SUCCEEDED
-    assert json.loads(report.progress)["done"] == 100_000
+class TestElsewhere(ElsewhereConformance):
+    """Lanes are told what to run, and tell what came of it."""
 
 
 def test_the_secret_stays_at_home(bench: Callable[..., Bench]) -> None:

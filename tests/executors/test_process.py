@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from typing import Any
 import psutil
 import pytest
 
-from nbqueue import payload
 from nbqueue.errors import InvalidCommand
 from nbqueue.executor import Executor, StopReason
 from nbqueue.executors import make_executor
@@ -26,9 +24,10 @@ from nbqueue.handlers.definitions import function_handler
 from nbqueue.jobs import Options
 from nbqueue.lifecycle import Outcome
 from nbqueue.running.shipping import parcel_of
-from nbqueue.store import OUTPUT, Report, ReportKind
+from nbqueue.store import OUTPUT, ReportKind
 from tests.executors.child_jobs import CHILD_JOBS
 from tests.executors.conformance import PATIENCE, Bench, ExecutorConformance, Meeting
+from tests.executors.elsewhere import ElsewhereConformance, said, value
 from tests.executors.jobs import JOBS
 
 #: Stopped within this after the word, as promised.
@@ -55,17 +54,6 @@ def bench() -> Iterator[Callable[..., Bench]]:
     yield make
     for one in made:
         one.executor.close(PATIENCE)
-
-
-def value(report: Report) -> Any:
-    """What a job returned."""
-    assert report.outcome is Outcome.SUCCEEDED, report.error
-    return payload.decode(report.result) if report.result else None
-
-
-def said(report: Report, stream: str = "stdout") -> str:
-    """What it wrote to a stream."""
-    return "".join(chunk.text for chunk in report.logs if chunk.stream == stream)
 
 
 def is_gone(pid: int) -> bool:
@@ -475,40 +463,8 @@ def test_a_fork_is_not_listened_to(bench: Callable[..., Bench], tmp_path: Path) 
     assert len(one.reports) == 2
 
 
-class Dispatcher:
-    """Takes what jobs dispatch."""
-
-    def __init__(self) -> None:
-        self.taken: list[Any] = []
-
-    def dispatch(self, work: Any, **options: Any) -> Any:
-        """Take it."""
-        assert not options
-        if work.options.priority == 1_000:
-            raise InvalidCommand("priority 1000 is too much")
-        self.taken.append((work.command, work.args, work.options.priority))
-        from nbqueue.facade.receipt import JobDispatch
-
-        return JobDispatch(uuid.UUID(int=len(self.taken)), work.command, "default")
-
-
-def test_jobs_dispatch_through_their_worker(bench: Callable[..., Bench]) -> None:
-    """ctx.dispatch, nbq.dispatch and adispatch hand in work where the job came from; a refusal is raised."""
-    one, dispatcher = bench(), Dispatcher()
-    object.__setattr__(one.runner.services, "dispatcher", dispatcher)
-    found = value(one.run("dispatch_more", 7))
-    assert found == [str(uuid.UUID(int=1)), str(uuid.UUID(int=2)), "default", "dispatch_more"]
-    assert value(one.run("dispatch_more_async", 9)) == str(uuid.UUID(int=3))
-    assert dispatcher.taken == [("more", (7,), 5), ("more", (8,), None), ("more", (9,), None)]
-    wrong = one.run("dispatch_wrongly")
-    assert (wrong.outcome, wrong.kinds[0]) == (Outcome.FAILED, "nbqueue.errors.InvalidCommand")
-
-
-def test_progress_is_the_latest_and_cheap(bench: Callable[..., Bench]) -> None:
-    """A job that counts a hundred thousand steps is told of now and then, and its last word is kept."""
-    report = bench().run("count_far")
-    assert report.outcome is Outcome.SUCCEEDED
-    assert json.loads(report.progress)["done"] == 100_000
+class TestElsewhere(ElsewhereConformance):
+    """Children are told what to run, and tell what came of it."""
 
 
 def test_says_why_no_process_can_be_started(
