@@ -26,6 +26,7 @@ from nbqueue.executor import StopReason
 from nbqueue.executors import measures, messages, outlet
 from nbqueue.executors.lifeline import hold_on
 from nbqueue.executors.line import Line
+from nbqueue.executors.mark import Mark
 from nbqueue.payload.errors import UnknownType, told
 from nbqueue.running import context as contexts
 from nbqueue.running import grafts, shells
@@ -70,8 +71,9 @@ class _Job(NamedTuple):
 class _Worker:
     """Runs jobs in the main thread."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, mark: Mark) -> None:
         self._channel = channel
+        self._mark = mark
         self._line = Line(channel)
         self._pid = os.getpid()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
@@ -131,6 +133,10 @@ class _Worker:
             if os.getpgrp() == self._pid:
                 os.killpg(self._pid, signal.SIGKILL)
             os._exit(1)
+        except MemoryError:
+            # Nothing of the job has begun, and nobody would ever read what comes next.
+            os.write(2, b"MemoryError: what the job is given is larger than the memory_limit of its process\n")
+            os._exit(1)
         self._jobs.put(None)
 
     def _tick(self) -> None:
@@ -175,6 +181,7 @@ class _Worker:
             raise JobStopped(context.stop_reason)
 
     def _do(self, job: _Job) -> None:
+        self._mark.set(job.claim.fence)
         self._surround(job)
         measures.reset_peak()
         before = measures.spent()
@@ -311,7 +318,7 @@ def _fields(report: Report) -> tuple[Any, ...]:
 
 def main() -> None:
     """Run jobs for the parent whose descriptors are the arguments."""
-    number, lifeline, memory = sys.argv[1:4]
+    number, lifeline, mark, memory = sys.argv[1:5]
     key, home = hold_on(int(lifeline))
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     connection = socket.socket(fileno=int(number))
@@ -325,7 +332,7 @@ def main() -> None:
     channel = Channel(connection, key, server=False)
     if int(memory):
         measures.limit_memory(int(memory))
-    _Worker(channel).serve()
+    _Worker(channel, Mark(int(mark))).serve()
 
 
 if __name__ == "__main__":

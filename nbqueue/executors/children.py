@@ -22,6 +22,7 @@ from nbqueue.errors import NbqueueError, QueueError
 from nbqueue.executors import measures
 from nbqueue.executors.lifeline import KEY_SIZE, Lifeline
 from nbqueue.executors.loaded import Loaded
+from nbqueue.executors.mark import Mark
 from nbqueue.executors.streams import Streams
 from nbqueue.wire import Channel, ChannelClosedError, WireError
 
@@ -97,15 +98,22 @@ class Child:
             undo.callback(self._close_wake)
             for descriptor in (self._wake_up, self._woken):
                 os.set_blocking(descriptor, False)
+            mark = Mark.made()
             with theirs:
-                self.process, self.streams = self._begin(theirs.fileno())
+                try:
+                    self.process, self.streams = self._begin(theirs.fileno(), mark)
+                except BaseException:
+                    os.close(mark)
+                    raise
             undo.pop_all()
+            #: The claim that it has begun last.
+            self.mark = Mark(mark)
         self._pidfd = _pidfd_of(self.process.pid)
 
-    def _begin(self, connection: int) -> tuple[subprocess.Popen[bytes], Streams]:
+    def _begin(self, connection: int, mark: int) -> tuple[subprocess.Popen[bytes], Streams]:
         # It restores the variable when it is told where it runs.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, import_path()))}
-        descriptors = connection, self._life.reading
+        descriptors = connection, self._life.reading, mark
         arguments = [*map(str, descriptors), str(self.limits.memory or 0)]
         process = subprocess.Popen(
             [sys.executable, *_flags(), "-u", "-P", "-m", _MODULE, *arguments],
@@ -277,6 +285,7 @@ class Child:
                 self.channel.close()
             self._socket.close()
             self._life.cut()
+            self.mark.close()
             self.streams.close()
             self._close_wake()
             if self._pidfd is not None:

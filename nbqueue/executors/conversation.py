@@ -123,8 +123,14 @@ class Conversation:
         child.classes |= classes
         child.surroundings = here
 
-    def hear_out(self) -> Report:
-        """Listen until the attempt has ended."""
+    def hear_out(self, *, again: bool = False) -> Report | None:
+        """Listen until the attempt has ended; None if the child has gone and had not begun it.
+
+        Parameters
+        ----------
+        again : bool
+            It happened before: two in a row are no accident, and what is the matter is told.
+        """
         child, attempt = self._child, self._attempt
         try:
             return self._listen()
@@ -134,6 +140,9 @@ class Conversation:
                 child.kill()
             ended = child.ended()
             child.streams.listen_for(None)
+            begun = child.mark.get() == attempt.claim.fence
+            if not (begun or again or attempt.context.stop_reason is not None):
+                return None
             how = (
                 f"what the process that ran it said is not understood: {error}"
                 if isinstance(error, WireError)

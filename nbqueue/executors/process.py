@@ -153,19 +153,27 @@ class ProcessExecutor(CellThreads[_ProcessSlot]):
             return attempt.report(handler)
         if handler.kind is Kind.CELL:
             return super()._run(slot, attempt)
-        if slot.child is None:
-            # It was forgotten as the child was to be made, or there is none to be had: it waits in its queue.
-            return attempt.report(Ending(ReportKind.RELEASED))
-        try:
-            return self._run_in_child(slot, slot.child, attempt, handler)
-        except Exception as error:
-            _log.exception("a process that ran a job is not understood")
-            slot.child.kill()
-            return attempt.report(
-                attempt.died(f"what the process that ran it said is not understood: {error!r}", "garbled")
-            )
+        for again in (False, True):
+            child = slot.child
+            if child is None:
+                # It was forgotten as the child was to be made, or there is none to be had: it waits in its queue.
+                break
+            try:
+                report = self._run_in_child(slot, child, attempt, handler, again=again)
+            except Exception as error:
+                _log.exception("a process that ran a job is not understood")
+                child.kill()
+                how = f"what the process that ran it said is not understood: {error!r}"
+                return attempt.report(attempt.died(how, "garbled"))
+            if report is not None:
+                return report
+            # Its child was idle when it died, and that costs no job an attempt.
+            self._start_child(slot)
+        return attempt.report(Ending(ReportKind.RELEASED))
 
-    def _run_in_child(self, slot: _ProcessSlot, child: Child, attempt: Attempt, handler: Handler) -> Report:
+    def _run_in_child(
+        self, slot: _ProcessSlot, child: Child, attempt: Attempt, handler: Handler, *, again: bool
+    ) -> Report | None:
         conversation = Conversation(child, attempt, self._grace)
         try:
             conversation.open(handler)
@@ -180,7 +188,7 @@ class ProcessExecutor(CellThreads[_ProcessSlot]):
             if slot.told is not None:
                 conversation.stop(slot.told)
         try:
-            report = conversation.hear_out()
+            report = conversation.hear_out(again=again)
         finally:
             with slot.lock:
                 slot.conversation = None

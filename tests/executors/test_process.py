@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib
 import json
 import os
 import signal
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,6 +75,23 @@ def wait_gone(pid: int) -> None:
         time.sleep(0.005)
 
 
+def wait_sent() -> None:
+    """Wait until this process has sent something over a socket that nobody has read yet."""
+    deadline = time.monotonic() + PATIENCE
+    while not any(map(unread, Path("/proc/self/fd").iterdir())):
+        assert time.monotonic() < deadline, "nothing was sent"
+        time.sleep(0.005)
+
+
+def unread(descriptor: Path) -> int:
+    """How much of what was sent waits to be read, in bytes of the system's."""
+    with contextlib.suppress(OSError):
+        if str(descriptor.readlink()).startswith("socket:"):
+            waits = fcntl.ioctl(int(descriptor.name), termios.TIOCOUTQ, bytes(4))
+            return int.from_bytes(waits, sys.byteorder)
+    return 0
+
+
 def wait_busy(pid: int) -> None:
     """Wait until a process has used a tenth of a second: what it does by now needs the processor, and nothing else."""
     process, deadline = psutil.Process(pid), time.monotonic() + PATIENCE
@@ -127,6 +147,28 @@ def test_a_kill_from_outside_costs_that_attempt_only(bench: Callable[..., Bench]
     os.kill(idle, signal.SIGKILL)
     wait_gone(idle)
     assert value(one.run("pid")) != idle
+
+
+def test_a_job_that_was_not_begun_is_run_in_another_child(bench: Callable[..., Bench]) -> None:
+    """A child that dies with a job that it was sent and has not begun takes none."""
+    one = bench()
+    idle = value(one.run("pid"))
+    os.kill(idle, signal.SIGSTOP)
+    claim = one.submit("pid")
+    wait_sent()
+    os.kill(idle, signal.SIGKILL)
+    (report,) = one.wait_for(claim)
+    assert value(report) != idle
+    assert value(one.run("pid")) == value(report)
+
+
+def test_two_in_a_row_are_told(bench: Callable[..., Bench]) -> None:
+    """What kills one child after the other before it is begun is not sent for ever."""
+    one = bench(memory_limit="200MB")
+    report = one.run("give", "x" * 150_000_000)
+    assert (report.outcome, report.cause) == (Outcome.CRASHED, "exit 1")
+    assert "larger than the memory_limit" in said(report, "stderr")
+    assert one.run("give", 1).outcome is Outcome.SUCCEEDED
 
 
 # ------------------------------------------------------------------------------------------------- stops

@@ -40,6 +40,10 @@ class Chair:
         copy.gone, copy.doubtful = set(seat.gone), set(seat.doubtful)
         return copy
 
+    def take(self, seat: Seat) -> None:
+        """Let this be its seat: that is kept now."""
+        self.seat = seat
+
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Have it to oneself; where that ends with an error, nobody knows what it was given."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
 from uuid import UUID
 
 from nbqueue.errors import StaleClaim
@@ -28,13 +28,6 @@ _IDLE = f"SELECT array({_SEATS}), array(SELECT queue FROM queues WHERE paused), 
 _NOBODY: tuple[list[Chair], list[Chair]] = ([], [])
 
 
-class _Handed(NamedTuple):
-    """What became of new jobs: whose seats there are now, and what each was given."""
-
-    seats: list[tuple[Chair, Seat]]
-    claims: dict[str, list[Claim]]
-
-
 class DispatchVerbs(Tending):
     """Dispatch, cancellation and retry."""
 
@@ -46,23 +39,21 @@ class DispatchVerbs(Tending):
         # Many take their time: no worker is kept from its turns meanwhile, they are handed some afterwards.
         with self._chairs.idle() if few else contextlib.nullcontext(_NOBODY) as (idle, busy):
             try:
-                handed = self._link.run(
+                claims = self._link.run(
                     lambda tx: self._insert(tx, jobs, idle, served=few), pipelined=few, greets=True
                 )
             except BaseException:
                 for chair in idle:
                     chair.doubt = True
                 raise
-            try:
-                for chair, seat in handed.seats:
-                    chair.seat = seat
-            finally:
-                # One that takes none of them learns from its next turn what there is.
-                for chair in (*idle, *busy):
-                    self._wake(chair, handed.claims.get(chair.seat.info.worker_id, ()))
+            # One that takes none of them learns from its next turn what there is.
+            for chair in (*idle, *busy):
+                self._wake(chair, claims.get(chair.seat.info.worker_id, ()))
         return []
 
-    def _insert(self, tx: Tx, jobs: Sequence[NewJob], idle: Sequence[Chair], *, served: bool) -> _Handed:
+    def _insert(
+        self, tx: Tx, jobs: Sequence[NewJob], idle: Sequence[Chair], *, served: bool
+    ) -> dict[str, list[Claim]]:
         tx.served = served
         index = self._lock(tx)
         seats = {chair.seat.number: (chair, chair.copy()) for chair in idle}
@@ -80,7 +71,9 @@ class DispatchVerbs(Tending):
             index.number_fences(fence)
             claims = _hand_out(index, [seat for _, seat in here], paused, tx.now)
         self._write(index)
-        return _Handed(here, claims)
+        for chair, seat in here:
+            tx.after(partial(chair.take, seat))
+        return claims
 
     def _insert_for(self, jobs: Sequence[NewJob], worker_id: str) -> list[Claim]:
         chair = self._chairs.get(worker_id)
@@ -88,7 +81,7 @@ class DispatchVerbs(Tending):
             raise _nobody(worker_id)
         with chair.held():
 
-            def verb(tx: Tx) -> tuple[list[Claim], Seat]:
+            def verb(tx: Tx) -> list[Claim]:
                 index, seat = self._lock(tx), chair.copy()
                 if tx.execute(_SEATS, [[seat.number]]).fetchone() is None:
                     raise _nobody(worker_id)
@@ -102,10 +95,10 @@ class DispatchVerbs(Tending):
                 index.number_fences(first)
                 claims = index.insert(jobs, tx.now, worker_id)
                 self._write(index)
-                return claims, seat
+                tx.after(partial(chair.take, seat))
+                return claims
 
-            claims, chair.seat = self._link.run(verb, pipelined=len(jobs) < COPY_ROWS)
-        return claims
+            return self._link.run(verb, pipelined=len(jobs) < COPY_ROWS)
 
     def _hold_taken(self, index: Locked, seat: Seat, ids: Sequence[UUID]) -> None:
         """Lock jobs that were here before, with all that a claim of them tells."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from uuid import UUID
 
 from nbqueue.errors import QueueError
 from nbqueue.jobs import Claim
 from nbqueue.slots import is_alive
-from nbqueue.stores.live import Seat
 from nbqueue.stores.postgres.burying import Burying, lengthen_leases
 from nbqueue.stores.postgres.chairs import Chair
 from nbqueue.stores.postgres.link import Tx
@@ -69,8 +69,10 @@ class Tending(Burying):
                 self._wake(chair, claims)
 
     def _claim_for(self, chair: Chair) -> Sequence[Claim]:
-        def verb(tx: Tx) -> tuple[list[Claim], Seat]:
+        def verb(tx: Tx) -> list[Claim]:
             index, seat = self._lock(tx), chair.copy()
+            # Its first try may be kept, with claims that nobody was told of.
+            chair.doubt |= tx.again
             locked = tx.execute(
                 "SELECT worker FROM workers WHERE worker = %s AND NOT gone FOR UPDATE", [seat.number]
             )
@@ -79,13 +81,12 @@ class Tending(Burying):
             index.seat(seat)
             claims = seeking.take(tx.now) if locked.fetchone() is not None else []
             self._write(index)
-            return claims, seat
+            tx.after(partial(chair.take, seat))
+            return claims
 
         with chair.held():
-            if chair.doubt:
-                return []  # its next turn clears that up
-            claims, chair.seat = self._link.run(verb)
-        return claims
+            # Otherwise its next turn clears that up.
+            return [] if chair.doubt else self._link.run(verb)
 
     @staticmethod
     def _wake(chair: Chair, claims: Sequence[Claim] = ()) -> None:

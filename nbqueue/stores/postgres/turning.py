@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Sequence
 from functools import cache, partial
 
@@ -56,20 +57,17 @@ class TurnVerbs(Burying):
     ) -> None:
         """Make a worker known, or have it come back with the claims it holds."""
 
-        def verb(tx: Tx) -> Seat:
-            seat = Seat(worker, 0, handlers, wake, 0.0)
-            return self._join(tx, seat, held)
+        def verb(tx: Tx) -> None:
+            self._join(tx, Seat(worker, 0, handlers, wake, 0.0), held)
 
         before = self._chairs.get(worker.worker_id)
-        if before is None:
-            self._chairs.put(self._link.run(verb))
-        else:
-            with before.held():
-                self._chairs.put(self._link.run(verb))
+        with contextlib.nullcontext() if before is None else before.held():
+            self._link.run(verb)
         self._listening.begin()
 
-    def _join(self, tx: Tx, seat: Seat, held: Collection[int]) -> Seat:
+    def _join(self, tx: Tx, seat: Seat, held: Collection[int]) -> None:
         info = seat.info
+        tx.after(partial(self._chairs.put, seat))
         known = tx.execute(
             "SELECT NOT gone FROM workers WHERE worker_id = %s FOR UPDATE", [info.worker_id]
         ).fetchone()
@@ -92,7 +90,6 @@ class TurnVerbs(Burying):
         seat.gone = set(held) - seat.doubtful
         self._write(index)
         tx.changed = True
-        return seat
 
     def turn(
         self, worker_id: str, reports: Sequence[Report], slots: int, handlers: Handlers | None = None
@@ -106,21 +103,22 @@ class TurnVerbs(Burying):
             self._link.run(partial(self._bury_lapsed, but=chair.seat.number))
         with chair.held():
 
-            def verb(tx: Tx) -> _Turning:
+            def verb(tx: Tx) -> Turn:
                 turning = _Turning(self._lock(tx), chair, reports)
                 turning.ask(slots, handlers)
                 turning.settle(slots, self._write)
                 self._write(turning.index)
-                return turning
+                # Before anybody is handed what it gives back: that goes by what the worker has now.
+                tx.after(turning.keep)
+                return turning.turn
 
-            done = self._link.run(verb, greets=True)
-            done.keep()
-        if done.turn.expired:
+            turn = self._link.run(verb, greets=True)
+        if turn.expired:
             self._chairs.drop(worker_id)
         if self._clock is not None:
             while self._retire(self._ticks()):
                 """There may be more."""
-        return done.turn
+        return turn
 
     def _hear_stranger(self, tx: Tx, reports: Sequence[Report]) -> Turn:
         """Take what a worker says that is not here any more: most of it comes too late."""

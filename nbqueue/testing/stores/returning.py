@@ -64,6 +64,19 @@ class Returning:
         assert worker.handed == []
         assert len(worker.take()) == 1
 
+    def test_what_comes_back_is_not_handed_to_who_gave_it(self, store: Store, clock: FakeClock) -> None:
+        """Who had a slot open, and gives its job back as it closes them, is not handed it again behind its back."""
+        job = new_job(clock)
+        store.insert([job])
+        worker = FakeWorker(store)
+        (claim,) = worker.turn(slots=2).claims
+        assert worker.say(claim, ReportKind.RELEASED).done
+        assert (worker.handed, get(store, job).state) == ([], State.PENDING)
+        worker.turn(slots=2)
+        worker.join()
+        assert (worker.handed, get(store, job).state) == ([], State.PENDING)
+        assert worker.take_one().job_id == job.job_id
+
     def test_coming_back_brings_handlers(self, store: Store, clock: FakeClock) -> None:
         """What it says when it joins again counts, and it is still one worker."""
         store.insert([new_job(clock, "old"), new_job(clock, "new")])
