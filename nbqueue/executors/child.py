@@ -135,7 +135,9 @@ class _Worker:
             os._exit(1)
         except MemoryError:
             # Nothing of the job has begun, and nobody would ever read what comes next.
-            os.write(2, b"MemoryError: what the job is given is larger than the memory_limit of its process\n")
+            os.write(
+                2, b"MemoryError: what the job is given is larger than the memory_limit of its process\n"
+            )
             os._exit(1)
         self._jobs.put(None)
 
