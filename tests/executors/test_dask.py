@@ -173,14 +173,14 @@ def test_a_thousand_jobs_with_a_worker_killed(cluster: DaskCluster, tmp_path: Pa
         for line in file.read_text().splitlines()
         if line.startswith("begun")
     )
-    # What has begun twice is what has lost an attempt, and nothing else has.
     assert set(begun) == set(range(1000))
-    assert sum(begun.values()) == 1000 + len(lost)
-    there = {int(line.split()[1]) for line in (tmp_path / str(pid)).read_text().splitlines()}
     twice = {number for number, times in begun.items() if times > 1}
+    there = {int(line.split()[1]) for line in (tmp_path / str(pid)).read_text().splitlines()}
     assert 250 in twice
     assert twice <= there
-    assert len(lost) == len(twice) <= 2
+    assert sum(begun.values()) == 1000 + len(twice)
+    # What has begun twice has lost an attempt. So has what was killed between its mark and its first line.
+    assert len(twice) <= len(lost) <= 2
 
 
 def test_a_scheduler_that_goes_gives_the_jobs_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
