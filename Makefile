@@ -14,7 +14,7 @@ py := .venv/bin/python
 .SUFFIXES:
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "  PYTHON=python3.12 picks the Python that .venv is made with; ARGS='-k retry -x' goes to pytest."
 
@@ -39,10 +39,13 @@ format: .venv/.with-dev  ## format the code and apply the safe fixes
 	$(py) -m ruff check --fix-only --quiet .
 	$(py) -m ruff format .
 
-bench: .venv/.with-bench  ## measure throughput on this machine
-	$(py) -m benchmarks.throughput $(ARGS)
+bench: .venv/.with-bench  ## measure on this machine, beside other queues: five minutes
+	$(py) -m benchmarks --quick $(ARGS)
 
-chaos: .venv/.with-bench  ## kill processes 200 times while they run 20,000 jobs, and audit what became of them
+bench-full: .venv/.with-bench  ## the same at full size: an hour; ARGS=--write-docs puts it into docs/benchmarks.md
+	$(py) -m benchmarks $(ARGS)
+
+chaos: .venv/.with-measure  ## kill processes 200 times while they run 20,000 jobs, and audit what became of them
 	$(py) -m benchmarks.chaos $(ARGS)
 
 clean:  ## remove .venv, caches and build products; queue files stay
@@ -96,4 +99,4 @@ export GOAL = $(firstword $(MAKECMDGOALS))
 	@touch $@
 
 .PRECIOUS: .venv/.with-%
-.PHONY: help demo lab test fuzz check format bench chaos clean
+.PHONY: help demo lab test fuzz check format bench bench-full chaos clean

@@ -20,8 +20,8 @@ from unittest.mock import patch
 from rich.console import Console
 
 import nbqueue as nbq
+from benchmarks.another import NOTHING, PATIENCE, THREADS
 from benchmarks.harness import Figure, machine, rounds, show, timed, write
-from benchmarks.second import NOTHING, PATIENCE, THREADS
 from benchmarks.servers import at, fresh_schema, postgres
 
 #: How many threads dispatch at once.

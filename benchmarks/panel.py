@@ -19,12 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import psutil
 from rich.console import Console
 
-import nbqueue as nbq
 from benchmarks.harness import Figure, Ratio, machine, show, write
+from benchmarks.history import write_history
 from tests.browser.notebook import PATIENCE, Notebook
 from tests.browser.server import JupyterServer
 from tests.kernel_lines import write_kernelspecs
@@ -214,33 +213,6 @@ class PanelBench:
             Ratio("busy cell with 4 jobs / alone", jobs / alone),
             Ratio("busy cell with 4 jobs and panel / with 4 jobs", panel / jobs),
         ]
-
-
-@nbq.job
-def old(number: int) -> int:
-    """Fail now and then."""
-    if number % 50 == 0:
-        raise ValueError("there is no such number")
-    return number
-
-
-def write_history(path: Path, jobs: int) -> None:
-    """Write a queue file with so many jobs that have ended: a thousand that really ran, over and over."""
-    with nbq.connect(path) as queues:
-        queues.dispatch_many([old.call(number) for number in range(1_000)])
-        queues.worker(concurrency=JOBS).start().drain()
-    again = {
-        "seq": "seq + k * (SELECT max(seq) FROM ledger)",
-        "job": "job + k * (SELECT max(job) FROM ledger)",
-        "fence": "fence + k * (SELECT max(fence) FROM ledger)",
-        "job_id": "CASE WHEN job_id IS NOT NULL THEN uuidv7() END",
-    }
-    with duckdb.connect(str(path)) as file:
-        columns = [name for name, *_ in file.execute("DESCRIBE ledger").fetchall()]
-        values = ", ".join(again.get(name, name) for name in columns)
-        file.execute(
-            f"INSERT INTO ledger SELECT {values} FROM range(1, {jobs // 1_000}) t(k), ledger ORDER BY k, seq"
-        )
 
 
 def _load(process: psutil.Process, seconds: float) -> float:

@@ -21,9 +21,9 @@ from unittest.mock import patch
 from rich.console import Console
 
 import nbqueue as nbq
-from benchmarks.beside import Procrastinate
+from benchmarks.another import NOTHING, PATIENCE, THREADS, another
+from benchmarks.beside.procrastinate import Procrastinate
 from benchmarks.harness import Figure, Ratio, machine, rounds, show, timed, typical, write
-from benchmarks.second import NOTHING, PATIENCE, THREADS, another
 from benchmarks.servers import at, fresh_schema, postgres
 
 #: How many times Procrastinate's drain it should be at least.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbqueue.errors import (
     DispatchFailed,
@@ -18,8 +18,6 @@ from nbqueue.errors import (
     QueueUnavailable,
     StaleClaim,
 )
-from nbqueue.executors.dask.executor import DaskExecutor
-from nbqueue.executors.process import ProcessExecutor
 from nbqueue.facade.batches.batch import Batch
 from nbqueue.facade.manager import CommandQueue, QueueConfig, QueueManager, connect, dispatch, manager
 from nbqueue.facade.receipt import JobDispatch
@@ -27,6 +25,10 @@ from nbqueue.facade.trusting import trust
 from nbqueue.handlers.registry import Job, command, job
 from nbqueue.jobs import QueuedCommand, State
 from nbqueue.running.context import Context, current
+
+if TYPE_CHECKING:
+    from nbqueue.executors.dask.executor import DaskExecutor
+    from nbqueue.executors.process import ProcessExecutor
 
 __all__ = [
     "Batch",
@@ -62,6 +64,22 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+#: What few need takes half of the time of the import: it is imported when it is first named.
+_LATE = {"DaskExecutor": "nbqueue.executors.dask.executor", "ProcessExecutor": "nbqueue.executors.process"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found = globals()[name] = getattr(import_module(_LATE[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATE})
 
 
 def load_ipython_extension(ipython: Any) -> None:

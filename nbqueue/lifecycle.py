@@ -98,6 +98,13 @@ class Outcome(StrEnum):
     STUCK = "stuck"
 
 
+# Every job passes twice. A look at a member of an enum takes 0.07 us, and a NamedTuple is made in Python code: a life
+# in 0.35 us, where the tuple that it is takes 0.2.
+_PENDING, _RUNNING, _SUCCEEDED = State.PENDING, State.RUNNING, State.SUCCEEDED
+_AS_SUCCEEDED, _EVENT_CLAIMED, _EVENT_SUCCEEDED = Outcome.SUCCEEDED, Event.CLAIMED, Event.SUCCEEDED
+_new = tuple.__new__
+
+
 class Life(NamedTuple):
     """Where a job stands, as far as its next step depends on it."""
 
@@ -209,7 +216,7 @@ def advance(life: Life, what: What, spec: Spec, *, now: float, chance: float = 0
         return _cancel(life)
     if isinstance(what, RetryAsked):
         return _retry(life)
-    if life.state is not State.RUNNING:
+    if life.state is not _RUNNING:
         return Step(life, Event.STALE, f"the job is {life.state.value}, not running")
     if what.fence != life.fence:
         return Step(
@@ -221,23 +228,21 @@ def advance(life: Life, what: What, spec: Spec, *, now: float, chance: float = 0
 
 
 def _claim(life: Life, what: Claimed, spec: Spec) -> Step:
-    if life.state is not State.PENDING:
-        return Step(life, None, f"the job is {life.state.value}, not pending")
-    if life.held:
+    state, attempt, base, crashes, _, tries, _, _, held = life
+    if state is not _PENDING:
+        return Step(life, None, f"the job is {state.value}, not pending")
+    if held:
         return Step(life, None, "the job is held: nobody here may run it")
     # A worker that allows fewer does not take back what another has promised: attempt 3 of 1 would be nonsense.
-    promised = life.tries if life.attempt > life.base else what.tries
-    tries = spec.tries or promised
-    return Step(
-        Life(State.RUNNING, life.attempt + 1, life.base, life.crashes, what.fence, tries),
-        Event.CLAIMED,
-    )
+    tries = spec.tries or (tries if attempt > base else what.tries)
+    claimed = _new(Life, (_RUNNING, attempt + 1, base, crashes, what.fence, tries, None, False, False))
+    return _new(Step, (claimed, _EVENT_CLAIMED, "", ""))
 
 
 def _end(life: Life, what: Ended, spec: Spec, now: float, chance: float) -> Step:
     outcome = what.outcome
-    if outcome is Outcome.SUCCEEDED:
-        return Step(_ended(life, State.SUCCEEDED), Event.SUCCEEDED)
+    if outcome is _AS_SUCCEEDED:
+        return _new(Step, (_ended(life, _SUCCEEDED), _EVENT_SUCCEEDED, "", ""))
     if outcome is Outcome.CANCELLED or (life.cancelling and outcome is not Outcome.STUCK):
         return Step(_ended(life, State.CANCELLED), Event.CANCELLED, cause="cancelled")
     cause = _CAUSES[outcome]
@@ -298,7 +303,8 @@ def _retry(life: Life) -> Step:
 
 
 def _ended(life: Life, state: State) -> Life:
-    return Life(state, life.attempt, life.base, life.crashes, life.fence, life.tries)
+    _, attempt, base, crashes, fence, tries, _, _, _ = life
+    return _new(Life, (state, attempt, base, crashes, fence, tries, None, False, False))
 
 
 def _pending(life: Life, attempt: int, *, due_at: float | None = None, held: bool = False) -> Life:

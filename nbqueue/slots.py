@@ -21,7 +21,7 @@ try:
 except ImportError:  # there is none on Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["SlotFile", "begun_claims", "is_alive"]
+__all__ = ["Place", "SlotFile", "begun_claims", "is_alive"]
 
 _FENCE = struct.Struct("<q")
 #: Those that this process holds.
@@ -75,8 +75,14 @@ class SlotFile:
     def _note(self, slot: int, fence: int) -> None:
         # Whoever cannot be stopped may still come here when the file is gone; nobody is left to blame then.
         if slot < self._slots and not self._map.closed:
-            with contextlib.suppress(ValueError):
+            try:  # noqa: SIM105 - twice a job, and ``suppress`` takes 0.4 us
                 _FENCE.pack_into(self._map, slot * _FENCE.size, fence)
+            except ValueError:
+                pass
+
+    def descriptor(self) -> int:
+        """Open it once more, without its lock, for a process that notes by itself what a slot begins."""
+        return os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
 
     def close(self) -> None:
         """Remove the file: this worker ended in order. A fork's copy leaves it, since it is its parent's."""
@@ -91,6 +97,31 @@ class SlotFile:
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
+
+
+class Place:
+    """One slot's number, for the process that runs what the slot begins.
+
+    Parameters
+    ----------
+    descriptor : int
+        As ``SlotFile.descriptor`` gives it; closed when this is made.
+    slot : int
+        Which.
+    """
+
+    def __init__(self, descriptor: int, slot: int):
+        try:
+            self._map = mmap.mmap(descriptor, 0)
+        finally:
+            os.close(descriptor)
+        self._words = memoryview(self._map).cast("q")
+        self._slot = slot
+
+    def note(self, fence: int) -> None:
+        """Note that the slot has begun this claim; 0 for none."""
+        if self._slot < len(self._words):
+            self._words[self._slot] = fence
 
 
 def _make_locked(path: Path) -> tuple[BinaryIO, int | None]:

@@ -16,15 +16,19 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbqueue.errors import NbqueueError, QueueError
 from nbqueue.executors import measures
+from nbqueue.executors.board import Board
 from nbqueue.executors.lifeline import KEY_SIZE, Lifeline
 from nbqueue.executors.loaded import Loaded
-from nbqueue.executors.mark import Mark
 from nbqueue.executors.streams import Streams
+from nbqueue.executors.tickets import Tickets
 from nbqueue.wire import Channel, ChannelClosedError, WireError
+
+if TYPE_CHECKING:
+    from nbqueue.slots import SlotFile
 
 __all__ = ["Child", "Ended", "Limits", "import_path"]
 
@@ -65,12 +69,16 @@ class Child:
         See there.
     home : str
         Where its jobs come from: the queue's file or URL, or ":memory:".
+    place : tuple of SlotFile and int, optional
+        Where it notes what it has begun.
     """
 
-    def __init__(self, limits: Limits, home: str = ""):
+    def __init__(self, limits: Limits, home: str = "", place: tuple[SlotFile, int] | None = None):
         self.limits = limits
         #: Jobs it was given.
         self.jobs = 0
+        #: What was taken back from it may still stand before what it is sent next.
+        self.stale = False
         #: What it has of the parent's code: by name and origin the number of the parcel, and classes by name.
         self.parcels: dict[tuple[str, str], int] = {}
         self.classes: dict[str, type] = {}
@@ -84,7 +92,7 @@ class Child:
         #: What Linux counts as the peak of a process begins with that of whoever started it.
         self._floor = measures.spent().peak_memory if sys.platform == "linux" else 0
         #: The modules of this process as the child will find them.
-        self._loaded = Loaded()
+        self._loaded, self._outdated = Loaded(), False
         self._key = secrets.token_bytes(KEY_SIZE)
         self.channel: Channel | None = None
         self._pidfd: int | None = None
@@ -98,40 +106,49 @@ class Child:
             undo.callback(self._close_wake)
             for descriptor in (self._wake_up, self._woken):
                 os.set_blocking(descriptor, False)
-            mark = Mark.made()
+            #: Which claims it may begin; and what it has begun.
+            self.tickets = Tickets.made()
+            undo.callback(self.tickets.close)
+            noted = Board.made()
+            undo.callback(os.close, noted)
+            file = -1 if place is None else place[0].descriptor()
+            if place is not None:
+                undo.callback(os.close, file)
             with theirs:
-                try:
-                    self.process, self.streams = self._begin(theirs.fileno(), mark)
-                except BaseException:
-                    os.close(mark)
-                    raise
+                shared = theirs.fileno(), self._life.reading, noted, self.tickets.reading, self._woken
+                self.process = self._begin(shared, file, 0 if place is None else place[1])
             undo.pop_all()
-            #: The claim that it has begun last.
-            self.mark = Mark(mark)
+        if file >= 0:
+            os.close(file)
+        self.board = Board(noted)
+        self.streams = self._streams_of(self.process)
         self._pidfd = _pidfd_of(self.process.pid)
+        self._polls: dict[tuple[int, ...], select.poll] = {}
 
-    def _begin(self, connection: int, mark: int) -> tuple[subprocess.Popen[bytes], Streams]:
+    def _begin(self, shared: tuple[int, ...], file: int, slot: int) -> subprocess.Popen[bytes]:
         # It restores the variable when it is told where it runs.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, import_path()))}
-        descriptors = connection, self._life.reading, mark
-        arguments = [*map(str, descriptors), str(self.limits.memory or 0)]
+        arguments = map(str, (*shared, self.limits.memory or 0, slot, file))
         process = subprocess.Popen(
             [sys.executable, *_flags(), "-u", "-P", "-m", _MODULE, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            pass_fds=descriptors,
+            pass_fds=(*shared, file) if file >= 0 else shared,
             start_new_session=True,
             env=environment,
         )
         self._life.handed_over()
+        return process
+
+    def _streams_of(self, process: subprocess.Popen[bytes]) -> Streams:
         assert process.stdout is not None
         assert process.stderr is not None
-        streams = Streams(os.dup(process.stdout.fileno()), os.dup(process.stderr.fileno()))
+        streams = Streams(os.dup(process.stdout.fileno()), os.dup(process.stderr.fileno()), self.board)
         process.stdout.close()
         process.stderr.close()
-        return process, streams
+        return streams
 
     def shake_hands(self) -> None:
         """Wait until it is ready.
@@ -154,27 +171,40 @@ class Child:
 
     # -- waiting
 
-    def wait(self, seconds: float | None) -> bool:
-        """Wait until it has a message, has ended, or somebody wakes this; takes in its output. Whether it has one."""
-        channel = self.channel
-        assert channel is not None
-        poll = select.poll()
-        for descriptor in (channel.fileno(), self._wake_up, *self.streams.descriptors):
-            if descriptor >= 0:
-                poll.register(descriptor, select.POLLIN)
-        if self._pidfd is not None:
-            poll.register(self._pidfd, select.POLLIN)
-        elif seconds is None:
+    def wait(self, seconds: float | None, *, hear: bool) -> bool:
+        """Wait until it has something to say, has ended, or somebody wakes this; reads its output. False: for nothing.
+
+        Parameters
+        ----------
+        seconds : float, optional
+            So long at most.
+        hear : bool
+            Whether every message of its counts; else it rings when it is to be listened to.
+        """
+        if self._pidfd is None and seconds is None:
             seconds = _FAREWELL
-        ready = {
-            descriptor for descriptor, _ in poll.poll(None if seconds is None else max(0.0, seconds) * 1000)
-        }
-        if self._wake_up in ready:
+        ready = self._poll(hear).poll(None if seconds is None else max(0.0, seconds) * 1000)
+        found = {descriptor for descriptor, _ in ready}
+        if self._wake_up in found:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_up, 1024)
-        if not ready.isdisjoint(self.streams.descriptors):
-            self.streams.listen()
-        return channel.fileno() in ready or channel.fileno() < 0
+        if not found.isdisjoint(self.streams.descriptors):
+            self.streams.fill()
+        return bool(found) and self._pidfd not in found
+
+    def _poll(self, hear: bool) -> select.poll:  # noqa: FBT001 - as it was given
+        channel = self.channel
+        assert channel is not None
+        # Made anew only where one of them was closed.
+        heard = channel.fileno() if hear else -1
+        streams = self.streams.descriptors
+        poll = self._polls.get((heard, *streams))
+        if poll is None:
+            poll = self._polls[heard, *streams] = select.poll()
+            for descriptor in (heard, self._wake_up, -1 if self._pidfd is None else self._pidfd, *streams):
+                if descriptor >= 0:
+                    poll.register(descriptor, select.POLLIN)
+        return poll
 
     def wake(self) -> None:
         """Wake whoever waits for it."""
@@ -191,7 +221,9 @@ class Child:
     @property
     def outdated(self) -> bool:
         """Whether a module was loaded anew in this process, of which the child may have the old one."""
-        return self._loaded.renewed()
+        # It tells but once.
+        self._outdated = self._outdated or self._loaded.renewed()
+        return self._outdated
 
     def kill(self) -> None:
         """End it and all that it started, at once."""
@@ -285,8 +317,9 @@ class Child:
                 self.channel.close()
             self._socket.close()
             self._life.cut()
-            self.mark.close()
             self.streams.close()
+            self.board.close()
+            self.tickets.close()
             self._close_wake()
             if self._pidfd is not None:
                 os.close(self._pidfd)

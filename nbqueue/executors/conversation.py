@@ -1,34 +1,42 @@
-"""What a slot and its child say to each other about one attempt, as the slot has it.
+"""What a slot and its child say to each other about the claims that the child has, as the slot has it.
 
-The attempt's context and capture are the parent's: what the child tells of goes into them as it comes, so that logs,
-displays and progress are where those of threads are, and are there however the child ends.
+Attempts, with their contexts and captures, are the parent's: what the child tells of goes into them as it comes, so
+that logs, displays and progress are where those of threads are, and are there however the child ends. Of the claims the
+first runs. What stands behind it has not begun, and is taken back where that takes long.
 """
 
 from __future__ import annotations
 
-import math
 import os
-import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
+from nbqueue.errors import NbqueueError
 from nbqueue.executors.children import import_path
 from nbqueue.executors.messages import Handed
+from nbqueue.lifecycle import Outcome
 from nbqueue.running.handing import put_together
 from nbqueue.running.run import Ending
 from nbqueue.running.shipping import classes_in, pack_classes, parcel_of
-from nbqueue.store import ReportKind
+from nbqueue.store import Report, ReportKind
 from nbqueue.wire import ChannelClosedError, WireError, pack_error
 
 if TYPE_CHECKING:
     from nbqueue.executors.children import Child
     from nbqueue.handlers.handler import Handler
+    from nbqueue.jobs import Claim
     from nbqueue.running.run import Attempt
-    from nbqueue.store import Report
 
-__all__ = ["Conversation"]
+__all__ = ["Conversation", "Desk", "Surroundings"]
 
 _FAREWELL = 0.2
+#: A child that has several claims is looked after this often, seconds.
+_GLANCE = 0.005
+#: A job that takes so long is no tiny one: what waits behind it is taken back.
+_LONG = 0.02
 
 
 #: The environment as the system has it, which is compared many times faster than as text.
@@ -56,47 +64,121 @@ class Surroundings(NamedTuple):
         return self.directory, self.path, dict(os.environ)
 
 
+class Desk(Protocol):
+    """The slot that a conversation is for."""
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """What runs, as far as is known here."""
+
+    @property
+    def told(self) -> float | None:
+        """Since when it is to stop."""
+
+    @property
+    def closed(self) -> bool:
+        """Nobody wants to know any more."""
+
+    def begin(self, claim: Claim, started: float) -> Attempt:
+        """Begin the attempt of a claim that the child began at this time."""
+
+    def end(self, report: Report, seconds: float | None = None) -> None:
+        """Take the report of what ran, and how long that took."""
+
+    def wall(self, moment: float) -> float:
+        """Give a time of ``monotonic`` as seconds since the epoch."""
+
+    def back(self, claims: Sequence[Claim]) -> None:
+        """Take back what was not begun."""
+
+    def more(self, child: Child, had: Sequence[Claim]) -> list[tuple[Claim, int]]:
+        """Give claims that may be sent behind these, with the numbers of their parcels, which the child has."""
+
+
 class Conversation:
-    """One attempt in a child.
+    """The claims of one child.
 
     Parameters
     ----------
     child : Child
         Ready, and idle.
-    attempt : Attempt
-        Which has begun.
+    desk : Desk
+        The slot, whose attempt has begun here and is to begin there.
     grace : float
         Seconds from being told to stop to being killed.
     """
 
-    def __init__(self, child: Child, attempt: Attempt, grace: float):
+    def __init__(self, child: Child, desk: Desk, grace: float):
+        assert desk.attempt is not None
         self._child = child
-        self._attempt = attempt
+        self._desk = desk
         self._grace = grace
-        #: When it was to be told to stop, and whether it was told.
-        self._stop_at: float | None = None
-        self._told = False
+        self._first = desk.attempt.claim
+        #: In the order in which they are run.
+        self._claims: deque[Claim] = deque([self._first])
+        self._lock = threading.Lock()
+        #: Of what it was sent, some was taken back.
+        self._took_back = False
+        #: Which was told to stop.
+        self._told: int | None = None
         #: The child runs nothing any more.
         self.over = False
 
     # -- from any thread
 
-    def stop(self, told: float) -> None:
-        """Have it stop; ``told`` is since when, by ``time.monotonic``."""
-        self._stop_at = told
-        self._child.wake()
+    @property
+    def claims(self) -> list[Claim]:
+        """What the child has, begun or not."""
+        with self._lock:
+            return list(self._claims)
+
+    def take_back(self) -> list[Claim]:
+        """Take back what has not begun; it will not."""
+        with self._lock:
+            if len(self._claims) < 1 + (self._desk.attempt is not None):
+                return []
+            fences = self._child.tickets.take_all()
+            back = [claim for claim in self._claims if claim.fence in fences]
+            self._claims = deque(claim for claim in self._claims if claim.fence not in fences)
+            if back:
+                self._took_back = self._child.stale = True
+        if back:
+            self._child.wake()
+        return back
+
+    def strike(self, claim: Claim) -> None:
+        """Strike off what was reported."""
+        with self._lock:
+            if self._claims and self._claims[0] is claim:
+                self._claims.popleft()
+
+    def give_up(self, keep: int = 0) -> None:
+        """Give back what was not begun, all but the first so many: the child begins nothing any more."""
+        if self._desk.closed:
+            # Whoever closed it sees to that.
+            return
+        with self._lock:
+            claims = list(self._claims)
+            self._claims = deque(claims[:keep])
+        self._desk.back(claims[keep:])
+
+    def waiting(self) -> int:
+        """Count what has not begun."""
+        with self._lock:
+            return self._child.tickets.left() if len(self._claims) > 1 else 0
 
     # -- in the slot's thread
 
     def open(self, handler: Handler) -> None:
-        """Send the job.
+        """Send the first job, and what may go with it.
 
         Raises
         ------
         InvalidCommand
             If it uses what cannot be sent; nothing was.
         """
-        child, attempt = self._child, self._attempt
+        child, attempt = self._child, self._desk.attempt
+        assert attempt is not None
         parcel = parcel_of(handler)
         whose = handler.name, handler.origin
         data = None if child.parcels.get(whose) == parcel.number else parcel.data
@@ -108,14 +190,13 @@ class Conversation:
         packed = pack_classes(classes) if classes else None
         here = Surroundings.here()
         where = None if here == child.surroundings else here.message()
+        child.streams.shared = False
         child.streams.listen_for(attempt.context.capture)
         child.jobs += 1
-        channel = child.channel
-        assert channel is not None
+        job = attempt.claim, attempt.context.started, parcel.number, whose, data, packed, where
+        more = [] if child.stale else self._desk.more(child, self.claims)
         try:
-            channel.send(
-                ("job", attempt.claim, attempt.context.started, whose, parcel.number, data, packed, where)
-            )
+            self._send(job, more)
         except ChannelClosedError:
             # It has gone, and how is found out where it is heard out.
             return
@@ -123,91 +204,194 @@ class Conversation:
         child.classes |= classes
         child.surroundings = here
 
-    def hear_out(self, *, again: bool = False) -> Report | None:
-        """Listen until the attempt has ended; None if the child has gone and had not begun it.
+    def _send(self, job: tuple[Any, ...] | None, more: Sequence[tuple[Claim, int]]) -> None:
+        child, claims = self._child, [claim for claim, _ in more]
+        if more:
+            # From here on it may be another's what is written there.
+            child.streams.share()
+            with self._lock:
+                if child.stale:
+                    self._desk.back(claims)
+                    claims, more = [], []
+                else:
+                    self._claims += claims
+                    child.tickets.put([claim.fence for claim in claims])
+            child.jobs += len(more)
+        assert child.channel is not None
+        child.channel.send(("jobs", job, claims, [number for _, number in more]))
+
+    def hear_out(self, *, again: bool = False) -> bool:
+        """Listen until the child has nothing more; whether its first claim was begun, or is not to be tried again.
 
         Parameters
         ----------
         again : bool
-            It happened before: two in a row are no accident, and what is the matter is told.
+            It was not begun once before: two in a row are no accident, and what is the matter is told.
         """
-        child, attempt = self._child, self._attempt
         try:
-            return self._listen()
+            while self._claims and not (self.over or self._desk.closed):
+                self._turn()
         except (ChannelClosedError, WireError) as error:
-            self.over = True
-            if isinstance(error, WireError):
-                child.kill()
-            ended = child.ended()
-            child.streams.listen_for(None)
-            begun = child.mark.get() == attempt.claim.fence
-            if not (begun or again or attempt.context.stop_reason is not None):
-                return None
-            how = (
-                f"what the process that ran it said is not understood: {error}"
-                if isinstance(error, WireError)
-                else ended.how
-            )
-            return attempt.report(attempt.died(how, ended.cause), usage=ended.usage)
+            return self._see_off(error, again=again)
+        if self.over:
+            # What the last one left makes it unfit for others.
+            self.give_up()
+        return True
 
-    def _listen(self) -> Report:
-        child, channel = self._child, self._child.channel
+    def _turn(self) -> None:
+        child, desk, channel = self._child, self._desk, self._child.channel
         assert channel is not None
-        while True:
-            if child.wait(self._see_to_its_end()):
-                try:
-                    message = channel.recv(timeout=_FAREWELL)
-                except TimeoutError:
-                    # A long one is under way.
-                    continue
-                if (report := self._take(message)) is not None:
-                    return report
-            elif not child.alive:
-                # Something that it left behind holds its end of the channel.
-                raise ChannelClosedError("the process has ended")
+        self._see_to_its_end()
+        alone = len(self._claims) == 1 and desk.attempt is not None
+        child.streams.shared = not alone
+        heard = child.wait(self._patience(alone=alone), hear=alone)
+        # Of what was read by now nothing can be that of a job whose predecessor's end does not come with it.
+        read = child.streams.counts
+        if not self._hear() and not heard and not child.alive and not self._hear():
+            # Something that it left behind holds its end of the channel.
+            raise ChannelClosedError("the process has ended")
+        if self._catch_up():
+            child.streams.give_until(*read)
+        if not self.over:
+            self._look_ahead()
 
-    def _see_to_its_end(self) -> float | None:
-        """Do what is to be done about a job that is to stop; gives the seconds until there is more to do."""
-        stop_at = self._stop_at
-        if stop_at is None:
-            return None
-        if not self._told:
-            self._told = True
-            reason = self._attempt.context.stop_reason
+    def _hear(self) -> bool:
+        """Take what the child has said; whether that was anything."""
+        assert self._child.channel is not None
+        messages = self._child.channel.recv_all()
+        for message in messages:
+            self._take(message)
+        return bool(messages)
+
+    def _catch_up(self) -> bool:
+        """Begin here what has begun there; whether there is something that has."""
+        if self._desk.attempt is not None:
+            return True
+        board, started = self._child.board, self._child.board.started
+        with self._lock:
+            claim = self._claims[0] if self._claims else None
+        if claim is None or board.fence != claim.fence:
+            return False
+        self._begin(claim, started)
+        return True
+
+    def _begin(self, claim: Claim, started: float) -> Attempt:
+        attempt = self._desk.begin(claim, started)
+        self._child.streams.go_on(attempt.context.capture)
+        return attempt
+
+    def _look_ahead(self) -> None:
+        """Take back what would have to wait, or send more."""
+        child, attempt = self._child, self._desk.attempt
+        if child.board.fence == self._first.fence:
+            self._note_begun()
+        if attempt is None:
+            return
+        if monotonic() - attempt.context.started > _LONG or self._desk.told is not None:
+            if len(self._claims) > 1:
+                self._desk.back(self.take_back())
+        elif not child.stale and (more := self._desk.more(child, self.claims)):
+            self._send(None, more)
+
+    def _note_begun(self) -> None:
+        """Note that the first has begun: what was taken back before that is not in its way any more."""
+        with self._lock:
+            self._child.stale = self._took_back
+
+    def _patience(self, *, alone: bool) -> float | None:
+        told = self._desk.told
+        if told is not None and self._told is not None:
+            left = told + self._grace - monotonic()
+            return left if left > 0 else _FAREWELL
+        return None if alone else _GLANCE
+
+    def _see_to_its_end(self) -> None:
+        """Do what is to be done about a job that is to stop."""
+        told, attempt = self._desk.told, self._desk.attempt
+        if told is None or attempt is None:
+            return
+        fence, reason = attempt.claim.fence, attempt.context.stop_reason
+        assert reason is not None
+        if self._told != fence:
+            self._told = fence
             assert self._child.channel is not None
-            assert reason is not None
-            self._child.channel.send(("stop", self._attempt.claim.fence, reason.value, self._grace))
-        left = stop_at + self._grace - time.monotonic()
-        if left <= 0:
+            self._child.channel.send(("stop", fence, reason.value, self._grace))
+        elif monotonic() >= told + self._grace:
             self._child.kill()
-            return _FAREWELL
-        return left
+
+    def _see_off(self, error: ChannelClosedError | WireError, *, again: bool) -> bool:
+        """See to what a child leaves that has gone: it costs what had begun, and nothing else."""
+        child, desk = self._child, self._desk
+        self.over = True
+        if isinstance(error, WireError):
+            child.kill()
+        self._catch_up()
+        ended = child.ended()
+        child.streams.go_on(None)
+        attempt = desk.attempt
+        if attempt is None or desk.closed:
+            self.give_up()
+            return True
+        self.give_up(keep=1)
+        begun = child.board.fence == attempt.claim.fence
+        if not (begun or again or attempt.context.stop_reason is not None):
+            return False
+        how = (
+            f"what the process that ran it said is not understood: {error}"
+            if isinstance(error, WireError)
+            else ended.how
+        )
+        desk.end(attempt.report(attempt.died(how, ended.cause), usage=ended.usage))
+        return True
 
     # -- what the child says
 
-    def _take(self, message: Any) -> Report | None:
-        """Take in one message; gives the report, if it is the last."""
+    def _take(self, message: Any) -> None:
+        """Take in one message."""
         try:
             kind, *parts = message
             take = self._takes[kind]
         except (TypeError, ValueError, KeyError) as error:
             raise WireError(f"it sent {message!r:.60}") from error
-        # What it has written was written before; half a line only where the job waits for the answer.
-        self._child.streams.listen(age=0.0 if kind == "ask" else math.inf)
         try:
-            report: Report | None = take(self, *parts)
-        except (TypeError, ValueError, AttributeError) as error:
+            take(self, *parts)
+        except (TypeError, ValueError, AttributeError, IndexError) as error:
             raise WireError(f"it sent {message!r:.60}, which cannot be taken ({error})") from error
-        return report
 
-    def _take_log(self, text: str) -> None:
-        self._attempt.context.capture.write("log", str(text))
+    def _begun(self, fence: int) -> Attempt | None:
+        """Give what says something, which has begun; None where it has ended, and a thread of it comes too late."""
+        claims = self.claims
+        if not claims or claims[0].fence != fence:
+            return None
+        return self._desk.attempt or self._begin(claims[0], self._child.board.started)
 
-    def _take_progress(self, done: float, total: float | None, note: str) -> None:
-        self._attempt.context.progress(done, total, note)
+    @property
+    def _attempt(self) -> Attempt:
+        if self._desk.attempt is None:
+            raise NbqueueError("the job has ended")
+        return self._desk.attempt
+
+    def _take_log(self, fence: int, text: str, written: tuple[int, int] | None) -> None:
+        attempt = self._begun(fence)
+        if attempt is None:
+            return
+        capture, streams = attempt.context.capture, self._child.streams
+        # What was written before it was written before.
+        if written is None:
+            streams.listen()
+        else:
+            streams.give_until(*written)
+        capture.write("log", str(text))
+
+    def _take_progress(self, fence: int, *news: Any) -> None:
+        if (attempt := self._begun(fence)) is not None:
+            attempt.context.progress(*news)
 
     def _take_question(self, number: int, what: str, *parts: Any) -> None:
         answer: Any
+        if self._catch_up():
+            # It waits for the answer, so half a line is all there is of it, and all of it is its own.
+            self._child.streams.listen(age=0.0)
         try:
             answer = self._answers[what](self, *parts)
         except Exception as error:
@@ -217,6 +401,9 @@ class Conversation:
 
     def _show(self, text: str, display_id: str, update: bool) -> None:  # noqa: FBT001 - as it comes
         self._attempt.context.capture.take(text, display_id=display_id, update=update)
+
+    def _progress(self, *news: Any) -> None:
+        self._attempt.context.progress(*news)
 
     def _clear(self, wait: bool) -> None:  # noqa: FBT001 - as it comes
         self._attempt.context.capture.clear(wait=wait)
@@ -230,13 +417,34 @@ class Conversation:
         at = receipt.scheduled_at
         return receipt.job_id, receipt.command, receipt.queue, None if at is None else at.timestamp()
 
-    def _take_end(self, fields: tuple[Any, ...], usage: str, cpu_seconds: float, reusable: bool) -> Report:  # noqa: FBT001 - as it comes
-        child, attempt = self._child, self._attempt
-        child.streams.listen(last=True)
-        child.streams.listen_for(None)
+    def _take_end(self, fence: int, times: tuple[float, float], *said: Any) -> None:
+        fields, usage, cpu_seconds, reusable, written = said
+        child, desk, claim = self._child, self._desk, self._claims[0]
+        if claim.fence != fence:
+            raise WireError(f"it sent the end of claim {fence}, and has claim {claim.fence}")
+        kind, outcome, *rest = fields
+        ending = Ending(ReportKind(kind), None if outcome is None else Outcome(outcome), *rest)
+        finished_at = desk.wall(times[1])
+        attempt, streams = desk.attempt, child.streams
+        if attempt is None and (written is None or streams.has_until(*written)):
+            attempt = self._begin(claim, times[0])
+        if attempt is None:
+            # It has said nothing, and nobody has asked for it: an attempt would be made for nothing.
+            times_here = desk.wall(times[0]), finished_at
+            report = Report._make((claim, *ending[:2], *times_here, *ending[2:], (), "", usage))
+        else:
+            if written is None:
+                streams.listen(last=True)
+            else:
+                streams.give_until(*written, last=True)
+            streams.go_on(None)
+            report = attempt.report(ending, usage=usage)
+            report = report._replace(finished_at=max(attempt.started_at, finished_at))
         child.cpu_seconds = cpu_seconds
         self.over = not reusable
-        return attempt.report(Ending(ReportKind(fields[0]), *fields[1:]), usage=usage)
+        if claim is self._first:
+            self._note_begun()
+        desk.end(report, times[1] - times[0])
 
     _takes: dict[str, Callable[..., Any]] = {  # noqa: RUF012 - nobody changes it
         "log": _take_log,
@@ -247,7 +455,7 @@ class Conversation:
     _answers: dict[str, Callable[..., Any]] = {  # noqa: RUF012 - nobody changes it
         "show": _show,
         "clear": _clear,
-        "progress": _take_progress,
+        "progress": _progress,
         "key": _key,
         "dispatch": _dispatch,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from queue import SimpleQueue
@@ -20,21 +21,37 @@ class Line:
     ----------
     channel : Channel
         To the parent.
+    bell : int
+        What the parent waits at while it does not listen to the channel: the writing end of a pipe.
     """
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, bell: int) -> None:
         self._channel = channel
+        self._bell = bell
+        #: The parent does not listen to each message, but waits for the bell.
+        self.muffled = False
         self._socket = os.fstat(channel.fileno())[:3]
         self._pid = os.getpid()
         self._numbers = itertools.count()
         self._asked: dict[int, SimpleQueue[Any]] = {}
 
     def send(self, *message: Any) -> None:
-        """Tell the parent something."""
+        """Tell the parent something, at once."""
         # What a job forks off has all of this, and is not the one that is listened to.
         if os.getpid() == self._pid:
-            self._check_channel()
-            self._channel.send(message)
+            self.tell(*message)
+            self.ring()
+
+    def tell(self, *message: Any) -> None:
+        """Tell the parent something that can wait until the bell rings."""
+        self._check_channel()
+        self._channel.send(message)
+
+    def ring(self) -> None:
+        """Have the parent listen now."""
+        if self.muffled:
+            with contextlib.suppress(OSError):
+                os.write(self._bell, b"x")
 
     def _check_channel(self) -> None:
         # A job that closes descriptors by their numbers leaves the other thread waiting on one that is nobody's.
@@ -53,8 +70,8 @@ class Line:
         number, answers = next(self._numbers), SimpleQueue[Any]()
         self._asked[number] = answers
         try:
-            self._check_channel()
-            self._channel.send(("ask", number, what, *parts))
+            self.tell("ask", number, what, *parts)
+            self.ring()
             answer = answers.get()
         finally:
             self._asked.pop(number, None)

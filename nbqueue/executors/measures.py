@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 __all__ = [
+    "Meter",
     "Spent",
     "exit_name",
     "exit_sentence",
@@ -24,6 +25,8 @@ __all__ = [
 _CLEAR, _STATUS = "/proc/self/clear_refs", "/proc/self/status"
 #: Linux counts kilobytes, macOS bytes.
 _UNIT = 1 if sys.platform == "darwin" else 1024
+#: A peak that is no more above what a process has now is not set back for the next job, bytes.
+_NEAR = 1 << 20
 
 
 class Spent(NamedTuple):
@@ -36,23 +39,57 @@ class Spent(NamedTuple):
 
 def spent() -> Spent:
     """Ask it of this process."""
+    seconds, _, peak = _used()
+    memory = _memory()
+    return Spent(seconds, peak if memory is None else memory[0])
+
+
+def _used() -> tuple[float, int, int]:
+    """Seconds of the processor, how often a page of memory was to be had, and the peak as ``getrusage`` knows it."""
     import resource
 
     own, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
-    peak = _high_water()
-    return Spent(seconds, own.ru_maxrss * _UNIT if peak is None else peak)
+    return seconds, own.ru_minflt + own.ru_majflt, own.ru_maxrss * _UNIT
 
 
-def _high_water() -> int | None:
-    """Give this process's own peak; Linux's ``ru_maxrss`` starts with that of the process that started it."""
+def _memory() -> tuple[int, int] | None:
+    """Give this process's peak and what it has now; Linux's ``ru_maxrss`` starts with that of who started it."""
     try:
         with open(_STATUS, "rb", buffering=0) as file:  # noqa: PTH123 - as below
             status = file.read(4096)
     except OSError:
         return None
     _, found, rest = status.partition(b"VmHWM:")
-    return int(rest.split(None, 1)[0]) * 1024 if found else None
+    if not found:
+        return None
+    now = rest.partition(b"VmRSS:")[2]
+    return int(rest.split(None, 1)[0]) * 1024, int(now.split(None, 1)[0]) * 1024
+
+
+class Meter:
+    """What jobs take that run in this process one after the other."""
+
+    def __init__(self) -> None:
+        self._before = 0.0
+        #: The peak, how many pages had been asked for by then, and whether it may be that of a job before.
+        self._peak, self._faults, self._is_old = 0, -1, True
+
+    def begin(self) -> None:
+        """Count from here on."""
+        if self._is_old and reset_peak():
+            self._faults = -1
+        self._before = _used()[0]
+
+    def end(self) -> tuple[str, float]:
+        """Give what was taken since, as text; and the processor time of all of them, seconds."""
+        seconds, faults, peak = _used()
+        # Looking takes 14 µs, a fifth of what a job that does nothing takes; without new pages there is no new peak.
+        if faults != self._faults:
+            memory = _memory()
+            self._peak, now = memory or (peak, 0)
+            self._faults, self._is_old = faults, self._peak - now > _NEAR
+        return usage_text(seconds - self._before, self._peak), seconds
 
 
 def peak_of(used: Any) -> int:

@@ -1,7 +1,8 @@
 """The process executor: jobs run in processes of their own, which can be stopped whatever they do; knows no store.
 
 Each slot has a child, a process that is kept for the next job. A job is told to stop, and what does not is killed with
-all that it started. The death of a child costs the attempt that it ran, and nothing else.
+all that it started. The death of a child costs the attempt that it ran, and nothing else. Jobs that take next to
+nothing are sent in groups; what waits in a child behind one that takes long is taken back.
 """
 
 from __future__ import annotations
@@ -11,24 +12,30 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from operator import attrgetter
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from nbqueue.errors import InvalidCommand, NbqueueError, NotSupported, QueueError
 from nbqueue.executors.children import Child, Limits
 from nbqueue.executors.conversation import Conversation
-from nbqueue.executors.thread import CellThreads, ThreadSlot
+from nbqueue.executors.desk import ProcessSlot, SlotDesk
+from nbqueue.executors.pace import Pace
+from nbqueue.executors.thread import CellThreads
+from nbqueue.executors.todo import Todo
 from nbqueue.handlers.handler import Kind
 from nbqueue.running.run import Ending, refused
 from nbqueue.sizes import size
 from nbqueue.store import ReportKind
-from nbqueue.wire import ChannelClosedError, WireError
+from nbqueue.wire import WireError
 
 if TYPE_CHECKING:
     from nbqueue.executor import StopReason
     from nbqueue.handlers.handler import Handler
     from nbqueue.jobs import Claim
-    from nbqueue.running.run import Attempt, Runner
+    from nbqueue.running.run import Runner
     from nbqueue.slots import SlotFile
     from nbqueue.store import Report
 
@@ -46,22 +53,7 @@ _PARTIAL = 0.1
 _PAUSE_MAX = 5.0
 
 
-class _ProcessSlot(ThreadSlot):
-    """A thread, and its child."""
-
-    __slots__ = ("child", "conversation", "failures", "trouble")
-
-    def __init__(self, number: int):
-        super().__init__(number)
-        self.child: Child | None = None
-        #: What it has with its child about ``attempt``; None for a cell, which runs in the thread.
-        self.conversation: Conversation | None = None
-        #: Why there is no child, and how often in a row there was none.
-        self.trouble: QueueError | None = None
-        self.failures = 0
-
-
-class ProcessExecutor(CellThreads[_ProcessSlot]):
+class ProcessExecutor(CellThreads[ProcessSlot]):
     """Runs jobs in up to ``slots`` child processes; ``%%job`` cells in threads, since they use the kernel's names.
 
     Parameters
@@ -106,13 +98,61 @@ class ProcessExecutor(CellThreads[_ProcessSlot]):
         self._grace = grace
         self.last_words = grace + 0.4
         self._closing = threading.Event()
+        self._pace = Pace(slots)
 
-    def _new_slot(self, number: int) -> _ProcessSlot:
-        return _ProcessSlot(number)
+    def _new_slot(self, number: int) -> ProcessSlot:
+        return ProcessSlot(number)
+
+    @staticmethod
+    def _new_todo() -> Todo[Claim | None]:
+        return Todo()
 
     # -- in the slot's thread
 
-    def _prepare(self, slot: _ProcessSlot, claim: Claim) -> None:
+    def _work(self, slot: ProcessSlot, todo: SimpleQueue[Claim | None], reports: deque[Report]) -> None:
+        assert isinstance(todo, Todo)
+        desk = SlotDesk(slot, self._runner, todo, self._pace, self._took(reports))
+        while not (slot.closed or slot.replaced) and (claim := todo.get()) is not None:
+            self._prepare(slot, claim)
+            with slot.lock:
+                if slot.closed:
+                    self._unbegun.append(claim)
+                    break
+                slot.attempt = self._runner.begin(claim)
+            self._serve(slot, desk)
+            del claim
+        self._leave(slot)
+        with self._idle:
+            slot.thread = None
+            self._idle.notify_all()
+
+    def _took(self, reports: deque[Report]) -> Callable[[Report], None]:
+        done = self._done
+
+        def take(report: Report) -> None:
+            reports.append(report)
+            done()
+
+        return take
+
+    def _serve(self, slot: ProcessSlot, desk: SlotDesk) -> None:
+        """Run what the slot has begun, and what it takes on with it, to the end of all of it."""
+        attempt, file = slot.attempt, self._slot_file
+        assert attempt is not None
+        handler = attempt.find()
+        if isinstance(handler, Ending):
+            desk.end(attempt.report(handler))
+        elif handler.kind is Kind.CELL:
+            if file is not None:
+                file.begin(slot.number, attempt.claim.fence)
+            desk.end(self._run(slot, attempt))
+        else:
+            self._run_in_children(slot, desk, handler)
+        if file is not None:
+            # A child that has died cannot note that what it had begun is over.
+            file.end(slot.number)
+
+    def _prepare(self, slot: ProcessSlot, claim: Claim) -> None:
         """Have a child ready: the clock of the attempt is not to run meanwhile."""
         child = slot.child
         if child is not None:
@@ -129,11 +169,12 @@ class ProcessExecutor(CellThreads[_ProcessSlot]):
             self._closing.wait(min(_PAUSE_MAX, 0.1 * 2**slot.failures))
         self._start_child(slot)
 
-    def _start_child(self, slot: _ProcessSlot) -> None:
+    def _start_child(self, slot: ProcessSlot) -> None:
         slot.trouble = None
         try:
             home = getattr(self._runner.services.dispatcher, "home", "")
-            child = Child(self._limits, home)
+            place = None if self._slot_file is None else (self._slot_file, slot.number)
+            child = Child(self._limits, home, place)
             with slot.lock:
                 slot.child = child
             child.shake_hands()
@@ -147,57 +188,66 @@ class ProcessExecutor(CellThreads[_ProcessSlot]):
             if slot.failures == 1 and not slot.closed:
                 _log.warning("%s; its jobs wait, and it is tried again", slot.trouble)
 
-    def _run(self, slot: _ProcessSlot, attempt: Attempt) -> Report:
-        handler = attempt.find()
-        if isinstance(handler, Ending):
-            return attempt.report(handler)
-        if handler.kind is Kind.CELL:
-            return super()._run(slot, attempt)
+    def _run_in_children(self, slot: ProcessSlot, desk: SlotDesk, handler: Handler) -> None:
+        attempt = slot.attempt
+        assert attempt is not None
         for again in (False, True):
             child = slot.child
             if child is None:
                 # It was forgotten as the child was to be made, or there is none to be had: it waits in its queue.
                 break
             try:
-                report = self._run_in_child(slot, child, attempt, handler, again=again)
+                if self._run_in_child(slot, child, desk, handler, again=again):
+                    return
             except Exception as error:
                 _log.exception("a process that ran a job is not understood")
-                child.kill()
-                how = f"what the process that ran it said is not understood: {error!r}"
-                return attempt.report(attempt.died(how, "garbled"))
-            if report is not None:
-                return report
+                self._give_up(slot, desk, error)
+                return
             # Its child was idle when it died, and that costs no job an attempt.
             self._start_child(slot)
-        return attempt.report(Ending(ReportKind.RELEASED))
+        desk.end(attempt.report(Ending(ReportKind.RELEASED)))
+
+    @staticmethod
+    def _give_up(slot: ProcessSlot, desk: SlotDesk, error: Exception) -> None:
+        child, attempt, conversation = slot.child, slot.attempt, slot.conversation
+        slot.child = None
+        if child is not None:
+            child.end(patience=0.0)
+        if conversation is not None:
+            conversation.give_up(keep=0 if attempt is None else 1)
+        if attempt is not None:
+            how = f"what the process that ran it said is not understood: {error!r}"
+            desk.end(attempt.report(attempt.died(how, "garbled")))
 
     def _run_in_child(
-        self, slot: _ProcessSlot, child: Child, attempt: Attempt, handler: Handler, *, again: bool
-    ) -> Report | None:
-        conversation = Conversation(child, attempt, self._grace)
-        try:
-            conversation.open(handler)
-        except (ChannelClosedError, WireError) as error:
-            if isinstance(error, WireError):
-                return attempt.report(refused(InvalidCommand(str(error))))
-        except NbqueueError as error:
-            # It was not sent, so nothing of it was run.
-            return attempt.report(refused(error)._replace(cause="not sent"))
+        self, slot: ProcessSlot, child: Child, desk: SlotDesk, handler: Handler, *, again: bool
+    ) -> bool:
+        """Run it and what goes with it; False: the child has gone and had begun nothing."""
+        attempt = slot.attempt
+        assert attempt is not None
+        conversation = Conversation(child, desk, self._grace)
         with slot.lock:
             slot.conversation = conversation
-            if slot.told is not None:
-                conversation.stop(slot.told)
         try:
-            report = conversation.hear_out(again=again)
-        finally:
-            with slot.lock:
-                slot.conversation = None
+            conversation.open(handler)
+        except WireError as error:
+            conversation.give_up(keep=1)
+            desk.end(attempt.report(refused(InvalidCommand(str(error)))))
+            return True
+        except NbqueueError as error:
+            # It was not sent, so nothing of it was run.
+            desk.end(attempt.report(refused(error)._replace(cause="not sent")))
+            return True
+        done = conversation.hear_out(again=again)
         if conversation.over:
             slot.child = None
             child.end(patience=0.0)
-        return report
+        with slot.lock:
+            if not slot.closed:
+                slot.conversation = None
+        return done
 
-    def _leave(self, slot: _ProcessSlot) -> None:
+    def _leave(self, slot: ProcessSlot) -> None:
         child, slot.child = slot.child, None
         if child is not None:
             child.end()
@@ -212,28 +262,60 @@ class ProcessExecutor(CellThreads[_ProcessSlot]):
     def close(self, timeout: float) -> list[Claim]:
         """Let what runs end for up to ``timeout`` seconds; tell, then kill the rest, and give it back."""
         self._closing.set()
-        return super().close(timeout)
+        slots = [*self._slots, *self._stuck]
+        left = super().close(timeout)
+        given = {claim.fence for claim in left}
+        for slot in slots:
+            with slot.lock:
+                claims = [] if slot.conversation is None else slot.conversation.claims
+            left += [claim for claim in claims if claim.fence not in given]
+        return left
 
-    def _tell(self, slot: _ProcessSlot, reason: StopReason) -> None:
+    def waiting(self) -> int:
+        """How many were taken and not begun, here or in a child."""
+        waiting = super().waiting()
+        for slot in self._slots:
+            if (conversation := slot.conversation) is not None:
+                waiting += conversation.waiting()
+        return waiting
+
+    def withdraw(self, keep: int = 0) -> list[Claim]:
+        """Give back what was not begun, here or in a child."""
+        assert isinstance(self._todo, Todo)
+        taken = [
+            claim
+            for slot in self._slots
+            if (conversation := slot.conversation) is not None
+            for claim in conversation.take_back()
+        ]
+        # What was sent to a child came before all that waits here.
+        taken.sort(key=attrgetter("fence"))
+        taken += [claim for claim in self._todo.take_while(lambda claim: claim is not None) if claim]
+        self._todo.put_back(taken[:keep])
+        self._taken -= len(taken[keep:])
+        return taken[keep:]
+
+    def _tell(self, slot: ProcessSlot, reason: StopReason) -> None:
         assert slot.attempt is not None
         assert slot.told is not None
         if slot.conversation is not None:
-            slot.conversation.stop(slot.told)
+            assert slot.child is not None
+            slot.child.wake()
         elif slot.task is not None or slot.armed:
             super()._tell(slot, reason)
 
-    def _listen(self, slot: _ProcessSlot) -> None:
+    def _listen(self, slot: ProcessSlot) -> None:
         child = slot.child
         if child is not None and slot.conversation is not None:
-            child.streams.listen(age=_PARTIAL)
+            child.streams.listen_unless_shared(age=_PARTIAL)
 
-    def _look_after(self, slot: _ProcessSlot) -> None:
+    def _look_after(self, slot: ProcessSlot) -> None:
         # Its own thread kills it in time, unless the thread itself is held up, as by a child that reads no more.
         child, told = slot.child, slot.told
         if child is not None and told is not None and time.monotonic() > told + 2 * self._grace:
             child.kill()
 
-    def _let_go(self, slots: Sequence[_ProcessSlot], *, ended: bool) -> None:
+    def _let_go(self, slots: Sequence[ProcessSlot], *, ended: bool) -> None:
         super()._let_go(slots, ended=ended)
         for slot in slots:
             child = slot.child

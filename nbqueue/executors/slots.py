@@ -68,7 +68,7 @@ class SlotExecutor(Generic[S]):
     def __init__(self, slots: int, *, patience: float = PATIENCE):
         self.slots = slots
         self._patience = patience
-        self._todo: SimpleQueue[Claim | None] = SimpleQueue()
+        self._todo = self._new_todo()
         self._reports: deque[Report] = deque()
         self._slots: list[S] = []
         self._stuck: list[S] = []
@@ -83,7 +83,7 @@ class SlotExecutor(Generic[S]):
         self._runner = runner
         self._done = done
         self._slot_file = slot_file
-        self._todo, self._reports, self._unbegun = SimpleQueue(), deque(), []
+        self._todo, self._reports, self._unbegun = self._new_todo(), deque(), []
         self._slots, self._stuck, self._taken = [], [], 0
 
     def submit(self, claims: Sequence[Claim]) -> None:
@@ -122,6 +122,11 @@ class SlotExecutor(Generic[S]):
 
     def _new_slot(self, number: int) -> S:
         raise NotImplementedError
+
+    @staticmethod
+    def _new_todo() -> SimpleQueue[Claim | None]:
+        """Make what holds that which slots have still to take; None has one of them go."""
+        return SimpleQueue()
 
     def _prepare(self, slot: S, claim: Claim) -> None:
         """Do what is to be done before the clock of an attempt begins to run; must not raise."""

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nbqueue.executors.board import Board
     from nbqueue.running.capture import Capture
 
 __all__ = ["Streams"]
@@ -26,20 +27,27 @@ class Streams:
     ----------
     out, err : int
         Their descriptors, which this closes.
+    board : Board
+        Where it counts what it reads.
     """
 
-    def __init__(self, out: int, err: int):
+    def __init__(self, out: int, err: int, board: Board):
         self._lock = threading.RLock()
+        self._board = board
         self._capture: Capture | None = None
-        self._streams = {out: _Stream("stdout"), err: _Stream("stderr")}
+        self._both = _Stream("stdout"), _Stream("stderr")
+        #: The numbers of those at which something may be read yet, by descriptor.
+        self._open = {out: 0, err: 1}
         self._last = b""
+        #: What is there may be of several jobs, so it is given to nobody before it is known whose it is.
+        self.shared = False
         for descriptor in (out, err):
             os.set_blocking(descriptor, False)
 
     @property
     def descriptors(self) -> list[int]:
         """Those at which something may be read yet."""
-        return list(self._streams)
+        return list(self._open)
 
     @property
     def last_words(self) -> str:
@@ -52,6 +60,37 @@ class Streams:
             self.listen(last=True)
             self._capture = capture
 
+    def go_on(self, capture: Capture | None) -> None:
+        """Give to this capture what was not given to the one before, and what is written from now on."""
+        with self._lock:
+            self._capture = capture
+
+    def listen_unless_shared(self, *, age: float) -> None:
+        """Take in what was written, if it can only be that of one job."""
+        with self._lock:
+            if not self.shared:
+                self.listen(age=age)
+
+    def share(self) -> None:
+        """Give what is there to nobody who only asks: from now on it may be of another job."""
+        with self._lock:
+            self.shared = True
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many bytes of each were read so far."""
+        out, err = self._both
+        return out.count, err.count
+
+    def fill(self) -> None:
+        """Read what was written, and keep it; never waits."""
+        with self._lock:
+            for descriptor, number in list(self._open.items()):
+                # Who writes as fast as this reads must not keep it for ever.
+                for _ in range(_PIECES):
+                    if len(self._read(descriptor, number)) < _PIECE:
+                        break
+
     def listen(self, *, age: float = math.inf, last: bool = False) -> None:
         """Take in what was written; never waits.
 
@@ -63,26 +102,43 @@ class Streams:
             Whether the half of a line, and of a character, is all there is of it.
         """
         with self._lock:
-            for descriptor, stream in list(self._streams.items()):
-                # Who writes as fast as this reads must not keep it for ever.
-                for _ in range(_PIECES):
-                    data = self._read(descriptor)
-                    self._write(stream, stream.lines(data))
-                    if len(data) < _PIECE:
-                        break
-                if last or stream.is_older(age):
-                    self._write(stream, stream.rest(last=last))
+            self.fill()
+            self.give(age=age, last=last)
 
-    def _read(self, descriptor: int) -> bytes:
+    def give(self, *, age: float = math.inf, last: bool = False) -> None:
+        """Give the capture what was read."""
+        with self._lock:
+            for stream in self._both:
+                self._give(stream, stream.count, age=age, last=last)
+
+    def give_until(self, *counts: int, last: bool = False) -> None:
+        """Give the capture what was written up to here, each stream by its count; reads what is missing of that."""
+        with self._lock:
+            if any(stream.count < count for stream, count in zip(self._both, counts, strict=True)):
+                self.fill()
+            for stream, count in zip(self._both, counts, strict=True):
+                self._give(stream, count, last=last)
+
+    def has_until(self, *counts: int) -> bool:
+        """Whether any of what was written up to here was not given yet."""
+        return any(stream.given < count for stream, count in zip(self._both, counts, strict=True))
+
+    def _give(self, stream: _Stream, count: int, *, age: float = math.inf, last: bool = False) -> None:
+        self._write(stream, stream.lines_until(count))
+        if last or stream.is_older(age):
+            self._write(stream, stream.rest(last=last))
+
+    def _read(self, descriptor: int, number: int) -> bytes:
         try:
-            data = os.read(descriptor, _PIECE)
+            data = self._board.read(number, descriptor, _PIECE)
         except BlockingIOError:
             return b""
         if data:
             self._last = (self._last + data)[-4_000:]
+            self._both[number].take(data)
         else:
             # Nobody can write there any more.
-            self._write(stream := self._streams.pop(descriptor), stream.rest(last=True))
+            del self._open[descriptor]
             os.close(descriptor)
         return data
 
@@ -93,9 +149,9 @@ class Streams:
     def close(self) -> None:
         """Let go of them; doing it again does nothing."""
         with self._lock:
-            for descriptor in self._streams:
+            for descriptor in self._open:
                 os.close(descriptor)
-            self._streams.clear()
+            self._open.clear()
 
 
 class _Stream:
@@ -105,16 +161,34 @@ class _Stream:
     between must not part them.
     """
 
-    __slots__ = ("_decoder", "_held", "_since", "name")
+    __slots__ = ("_decoder", "_held", "_read", "_since", "count", "name")
 
     def __init__(self, name: str):
         self.name = name
+        #: How many bytes were read in all, and those that were not given to anybody yet.
+        self.count = 0
+        self._read = bytearray()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
         self._since = 0.0
 
-    def lines(self, data: bytes) -> str:
-        """Take a piece in; gives the lines that are at their ends."""
+    @property
+    def given(self) -> int:
+        """How many bytes were given in all."""
+        return self.count - len(self._read)
+
+    def take(self, data: bytes) -> None:
+        """Take a piece in."""
+        self._read += data
+        self.count += len(data)
+
+    def lines_until(self, count: int) -> str:
+        """Give the lines that are at their ends, of what was written up to here."""
+        length = count - self.given
+        if length <= 0 and not self._held:
+            return ""
+        data = bytes(self._read[:length]) if length > 0 else b""
+        del self._read[: len(data)]
         text = self._held + self._decoder.decode(data)
         end = len(text) if len(text) >= _PIECE else text.rfind("\n") + 1
         if end or not self._held:

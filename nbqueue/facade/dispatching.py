@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import functools
 import threading
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbqueue.errors import InvalidCommand
 from nbqueue.facade.controls import Controls
@@ -17,6 +15,9 @@ from nbqueue.facade.intake import Prepared, prepare
 from nbqueue.facade.receipt import JobDispatch
 from nbqueue.handlers.handler import Handler
 from nbqueue.jobs import Options
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["Dispatching"]
 
@@ -87,6 +88,10 @@ class Dispatching(Controls):
         self, queue: str | None, work: object, options: Mapping[str, Any] = _NOTHING
     ) -> JobDispatch:
         """Hand in one job to this queue unless it names its own, without blocking the running loop."""
+        # Here, as with all of asyncio in the package: it takes a tenth of an import that most have no loop for.
+        import asyncio
+        from concurrent.futures import ThreadPoolExecutor
+
         # Arguments are encoded here and now, as whoever awaits this may go on to change them.
         prepared, receipts = self.prepare(queue, (work,), options)
         self.admit((item.call.handler, item.job.spec.queue) for item in prepared)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import math
@@ -323,6 +322,8 @@ class JobDispatch:
         return self._wait_for_result().__await__()
 
     async def _wait_for_result(self) -> Any:
+        import asyncio
+
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[JobRecord | None] = loop.create_future()
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import __future__
 
 import ast
-import asyncio
 import functools
 import inspect
 import itertools
@@ -18,6 +17,8 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import asyncio
+
     from nbqueue.running.context import Context
 
 __all__ = ["CellCode", "compile_cell"]
@@ -68,6 +69,8 @@ class CellCode:
         return None if self.last is None else eval(self.last, names)  # noqa: S307 - as above
 
     def _run_awaiting(self, names: dict[str, Any], context: Context | None) -> Any:
+        import asyncio
+
         # A loop of its own, in this thread: what blocks in a cell blocks no other job, and can be stopped.
         with asyncio.Runner() as runner:
             task = runner.run(_attended(self._steps(names), context))
@@ -87,6 +90,8 @@ class CellCode:
 
 async def _attended(work: Awaitable[Any], context: Context | None) -> asyncio.Future[Any]:
     """Wait until it is done, and cancel it once the job is told to stop; gives the task, however it ended."""
+    import asyncio
+
     task = asyncio.ensure_future(work)
     told = False
     while not (await asyncio.wait({task}, timeout=_TICK))[0]:

@@ -18,7 +18,16 @@ from nbqueue.executor import StopReason
 from nbqueue.jobs import Claim
 from nbqueue.running.capture import Capture
 
-__all__ = ["Context", "Dispatcher", "JobStopped", "NotInJob", "current", "entering"]
+__all__ = [
+    "Context",
+    "Dispatcher",
+    "JobStopped",
+    "NotInJob",
+    "current",
+    "enter",
+    "entering",
+    "leave",
+]
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -343,6 +352,10 @@ def current(default: Any = _RAISE) -> Any:
         )
         raise NotInJob(msg)
     return default
+
+
+#: ``entering`` by hand, for every job: an object and its two methods take 0.4 us.
+enter, leave = _current.set, _current.reset
 
 
 class entering:  # noqa: N801 - used as a verb, and a class is several times cheaper than @contextmanager

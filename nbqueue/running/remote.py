@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable
 from time import monotonic
@@ -137,6 +136,8 @@ class RemoteDispatcher:
 
     async def adispatch(self, work: Any, **options: Any) -> Any:
         """Hand in work without blocking the running loop."""
+        import asyncio
+
         return await asyncio.to_thread(self.dispatch, work, **options)
 
 

@@ -18,7 +18,7 @@ from nbqueue.lifecycle import Outcome
 from nbqueue.retry import kinds_of
 from nbqueue.running import bars, displays, figures, grafts, scripts, tracebacks
 from nbqueue.running.capture import Capture
-from nbqueue.running.context import Context, Dispatcher, JobStopped, entering
+from nbqueue.running.context import Context, Dispatcher, JobStopped, enter, leave
 from nbqueue.running.fingerprints import fingerprint
 from nbqueue.store import Report, ReportKind
 
@@ -101,6 +101,11 @@ class Ending(NamedTuple):
     fingerprint: str = ""
 
 
+_RETURNED_NOTHING = Ending(ReportKind.ENDED, Outcome.SUCCEEDED)
+_NO_ARGUMENTS = payload.encode_call((), {})
+_new = tuple.__new__
+
+
 class Attempt:
     """One attempt: its context, and the report that comes of it."""
 
@@ -110,8 +115,8 @@ class Attempt:
         self.runner = runner
         self.claim = claim
         if runner.context is None:
-            capture = Capture(key=runner.services.key, owner=claim.job_id)
-            self.context = Context(claim, runner.services.dispatcher, capture)
+            services = runner.services
+            self.context = Context(claim, services.dispatcher, Capture(key=services.key, owner=claim.job_id))
         else:
             self.context = runner.context(claim)
         self.started_at = runner.clock()
@@ -124,33 +129,37 @@ class Attempt:
         perform : Perform
             Calls the handler. It alone may be broken off from outside, by a ``JobStopped``.
         """
-        context, capture = self.context, self.context.capture
-        with entering(context), capture:
+        context = self.context
+        capture = context.capture
+        token = enter(context)
+        try:
+            capture.begin()
             ending = self._end(perform)
             if capture.figures:
                 figures.show_open(capture)
-        return self.report(ending)
+            return self.report(ending)
+        finally:
+            capture.end()
+            leave(token)
 
     def report(self, ending: Ending, *, usage: str = "") -> Report:
         """Say that it ended, and how; it has said all that it will."""
-        context, capture = self.context, self.context.capture
+        context = self.context
+        capture = context.capture
         capture.end()
         context.stuck = False
-        return Report(
-            self.claim,
-            ending.kind,
-            ending.outcome,
-            self.started_at,
-            self.runner.clock(),
-            ending.result,
-            _storable(ending.error),
-            ending.kinds,
-            ending.cause,
-            _storable(ending.traceback),
-            _storable(ending.fingerprint),
-            capture.drain(),
-            context.take_progress(),
-            usage,
+        kind, outcome, result, error, kinds, cause, trace, mark = ending
+        if error or trace or mark:
+            error, trace, mark = _storable(error), _storable(trace), _storable(mark)
+        said, progress = capture.drain(), context.take_progress()
+        now = self.runner.clock()
+        # Past the constructor of NamedTuples, which is Python code: 0.3 us instead of 0.5.
+        return _new(
+            Report,
+            (
+                *(self.claim, kind, outcome, self.started_at, now, result, error, kinds, cause, trace, mark),
+                *(said, progress, usage),
+            ),
         )
 
     def find(self) -> Handler | Ending:
@@ -200,6 +209,8 @@ class Attempt:
 
     def _arguments(self) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         claim, services = self.claim, self.runner.services
+        if claim.payload == _NO_ARGUMENTS:
+            return (), {}
         if not payload.needs_pickle(claim.payload):
             return payload.decode_call(claim.payload)
         live = services.live_call(claim.job_id)
@@ -210,14 +221,19 @@ class Attempt:
     # -- how it ended
 
     def _returned(self, value: object) -> Ending:
-        if self.context.stop_reason is StopReason.TIMEOUT:
-            return self._timed_out("it went on and returned late")
-        if self.context.noticed and self.context.stop_reason is not None:
-            # It asked, heard that it should stop, and did: what it returned is of half its work.
-            return self._stopped(JobStopped(self.context.stop_reason))
+        reason = self.context.stop_reason
+        if reason is not None:
+            if reason is StopReason.TIMEOUT:
+                return self._timed_out("it went on and returned late")
+            if self.context.noticed:
+                # It asked, heard that it should stop, and did: what it returned is of half its work.
+                return self._stopped(JobStopped(reason))
+        if value is None:
+            # Whoever asks for it is given None where nothing was stored.
+            return _RETURNED_NOTHING
         services = self.runner.services
         services.on_value(self.claim, value)
-        text = "" if value is None else self._encode(value)
+        text = self._encode(value)
         if unstored_reason(text) is not None:
             services.on_unstored(self.claim, value)
         return Ending(ReportKind.ENDED, Outcome.SUCCEEDED, text)

@@ -70,19 +70,16 @@ def put_batch(
         elif not row.state.ended:
             replaced.append(row.job_id)
     new = [
-        job if job.batch_id == batch_id else job._replace(batch_id=batch_id)
+        job if job.batch_id is batch_id or job.batch_id == batch_id else job._replace(batch_id=batch_id)
         for position, job in enumerate(jobs)
         if position not in served
     ]
     number = index.job
     index.insert(new, now)
-    numbers = []
-    for position in range(len(jobs)):
-        if position in served:
-            numbers.append(served[position].number)
-        else:
-            numbers.append(number)
-            number += 1
+    numbers: Iterable[int] = range(number, number + len(jobs))
+    if served:
+        fresh = iter(numbers)
+        numbers = [served[at].number if at in served else next(fresh) for at in range(len(jobs))]
     record = BatchRecord(
         batch_id=batch_id,
         command=batch.command,
@@ -111,6 +108,8 @@ def runs_of(numbers: Iterable[int]) -> tuple[tuple[int, int], ...]:
     >>> runs_of([4, 5, 6, 2, 9])
     ((4, 6), (2, 2), (9, 9))
     """
+    if isinstance(numbers, range):
+        return ((numbers.start, numbers.stop - 1),) if numbers else ()
     runs: list[list[int]] = []
     for number in numbers:
         if runs and runs[-1][1] + 1 == number:

@@ -56,6 +56,15 @@ class Lane:
             return min(strays[0][0], tail[0][0]) if tail else strays[0][0]
         return tail[0][0] if tail else None
 
+    def coming(self, limit: int) -> list[int]:
+        """Give up to ``limit`` of the numbers that arrived in order and come next, and leave them here."""
+        numbers: list[int] = []
+        for first, last in self.tail:
+            if len(numbers) >= limit:
+                break
+            numbers += range(first, min(last, first + limit - len(numbers) - 1) + 1)
+        return numbers
+
     def pop_until(self, limit: int, bound: int | None) -> list[int]:
         """Take up to ``limit`` of the lowest numbers, none above ``bound``."""
         taken: list[int] = []

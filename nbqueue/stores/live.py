@@ -129,13 +129,13 @@ class Seat:
 
     def claim_of(self, job: LiveJob) -> Claim:
         """Give what it is told of a job that it has."""
-        life, new = job.life, job.new
-        spec = new.spec
+        _, attempt, base, _, fence, tries, _, _, _ = job.life
+        job_id, spec, payload, metadata, _, batch_id, row = job.new
         timeout = spec.timeout if spec.timeout is not None else self.info.timeout
-        return Claim(
-            new.job_id, life.fence, life.attempt, life.max_attempts, timeout, spec, new.payload, new.metadata,
-            new.batch_id, new.row,
-        )  # fmt: skip
+        # Past the constructor of NamedTuples, which is Python code: 0.3 us instead of 0.6.
+        return tuple.__new__(
+            Claim, (job_id, fence, attempt, base + tries, timeout, spec, payload, metadata, batch_id, row)
+        )
 
 
 class QueueState:

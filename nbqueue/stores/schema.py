@@ -12,7 +12,17 @@ from collections.abc import Iterable
 from nbqueue.jobs import State
 from nbqueue.lifecycle import STATE_AFTER, Event
 
-__all__ = ["COLUMNS", "FIRST_TABLES", "SCHEMA_VERSION", "TABLES", "TABLE_NAMES", "VIEWS", "VIEW_NAMES"]
+__all__ = [
+    "COLUMNS",
+    "FINGERPRINT",
+    "FIRST_TABLES",
+    "SCHEMA_VERSION",
+    "STATUSES",
+    "TABLES",
+    "TABLE_NAMES",
+    "VIEWS",
+    "VIEW_NAMES",
+]
 
 #: Raised by one, with a step in ``migrations``, whenever a file made by an older nbqueue needs one.
 SCHEMA_VERSION = 2
@@ -49,7 +59,7 @@ COLUMNS: dict[str, str] = {
 _LEDGER = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
 _STATES = ", ".join(f"'{state}'" for state in State)
 _STATE = f"ENUM({_STATES})"
-_STATUSES = (
+STATUSES = (
     "pending",
     "scheduled",
     "retrying",
@@ -60,7 +70,7 @@ _STATUSES = (
     "failed",
     "cancelled",
 )
-_STATUS = "ENUM(" + ", ".join(f"'{status}'" for status in _STATUSES) + ")"
+_STATUS = "ENUM(" + ", ".join(f"'{status}'" for status in STATUSES) + ")"
 _OUTCOMES = ("running", "succeeded", "failed", "cancelled", "interrupted", "released", "refused")
 _OUTCOME = "ENUM(" + ", ".join(f"'{outcome}'" for outcome in _OUTCOMES) + ")"
 # A list of more than a few values becomes a join, which keeps filters from the scan; comparisons do not.
@@ -148,7 +158,7 @@ _BEGAN = f"""(CASE WHEN {_IS_RUNNING} THEN f.claimed_us
                  WHEN l.attempt > 0 THEN f.ran_us END)"""
 
 # A worker's death has none of its own, but a cause; its sentence names the worker, so it is never the same.
-_FINGERPRINT = "coalesce(data, CASE cause WHEN 'error' THEN split_part(error, ':', 1) ELSE cause END)"
+FINGERPRINT = "coalesce(data, CASE cause WHEN 'error' THEN split_part(error, ':', 1) ELSE cause END)"
 
 # Measured on 1M jobs of 3M events, 2 cores: one `max(seq)` a job and a join back to that row take 0.20 s, a `max_by`
 # over each of six columns 0.37 s. What is only a number stays an aggregate, and what hangs on one stays out of the
@@ -214,7 +224,7 @@ _JOBS = f"""
     LEFT JOIN workers w ON w.worker = f.worker
     LEFT JOIN (SELECT job, max(seq) AS seq, max_by(error, seq) AS error,
                       max_by(coalesce(traceback, ''), seq) AS traceback,
-                      max_by({_FINGERPRINT}, seq) AS fingerprint
+                      max_by({FINGERPRINT}, seq) AS fingerprint
                FROM ledger WHERE error IS NOT NULL AND {_MOVES} GROUP BY job) e ON e.job = d.job
     LEFT JOIN (SELECT job, max(seq) AS seq, max_by(data, seq) AS progress
                FROM ledger WHERE event = 'progress' GROUP BY job) p ON p.job = d.job
@@ -250,10 +260,11 @@ _ATTEMPTS = f"""
     FROM (SELECT job, fence, attempt, max_attempts, worker, crashes, happened_us FROM ledger WHERE event = 'claimed') c
     JOIN (SELECT job, job_id, spec FROM ledger WHERE event = 'dispatched') d ON d.job = c.job
     JOIN specs s ON s.spec = d.spec
-    LEFT JOIN (SELECT fence, event, happened_us, started_us, crashes, cause, error, traceback,
-                      CASE WHEN error IS NOT NULL THEN {_FINGERPRINT} END AS fingerprint
-               FROM ledger WHERE event IN ({_CLOSING}) AND fence IS NOT NULL) x ON x.fence = c.fence
-    LEFT JOIN (SELECT fence, data FROM ledger WHERE event = 'usage') u ON u.fence = c.fence
+    -- By job as well, so that whoever asks for the attempts of a few jobs has no other job's ends read.
+    LEFT JOIN (SELECT job, fence, event, happened_us, started_us, crashes, cause, error, traceback,
+                      CASE WHEN error IS NOT NULL THEN {FINGERPRINT} END AS fingerprint
+               FROM ledger WHERE event IN ({_CLOSING}) AND fence IS NOT NULL) x ON x.fence = c.fence AND x.job = c.job
+    LEFT JOIN (SELECT job, fence, data FROM ledger WHERE event = 'usage') u ON u.fence = c.fence AND u.job = c.job
     LEFT JOIN workers w ON w.worker = c.worker
     """
 

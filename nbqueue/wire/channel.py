@@ -38,6 +38,8 @@ _LENGTH = struct.Struct(">Q")
 _HEAD = _LENGTH.size + _DIGEST
 #: Room is made for so many bytes at a time: a length alone, however large, takes no memory.
 _PIECE = 1 << 20
+#: Read at once by ``recv_all``: one call of the system brings many small frames.
+_READ = 1 << 16
 
 
 class ChannelClosedError(NbqueueError):
@@ -71,10 +73,16 @@ class Channel:
         self._socket = sock
         self._sending, self._receiving = threading.Lock(), threading.Lock()
         self._closed = False
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
         self._sent = self._received = 0
-        #: What has come of the frame that is under way: a timeout may fall into the middle of one.
-        self._buffer, self._filled = bytearray(_HEAD), 0
-        self._signature: bytes | None = None
+        #: What has come and was not taken yet, from this place on: a timeout may fall into the middle of a frame.
+        self._come, self._at = b"", 0
+        #: The head of the frame that is under way, and of a long one what has come of its body.
+        self._head: bytes | None = None
+        self._body, self._filled = bytearray(), 0
+        #: What ``recv_all`` met after the messages that it gave.
+        self._error: NbqueueError | None = None
         try:
             self._out, self._in = self._handshake(key, server=server)
         except BaseException:
@@ -141,6 +149,32 @@ class Channel:
             self.close()
             raise
 
+    def recv_all(self) -> list[Any]:
+        """Give the messages that have come whole, and wait for none; one thread at a time.
+
+        Raises
+        ------
+        ChannelClosedError, WireError
+            As ``recv``, once all that came before was given.
+        """
+        found: list[Any] = []
+        with self._receiving:
+            error, self._error = self._error, None
+            try:
+                while error is None:
+                    found.append(decode(self._frame(0.0, _READ)))
+            except TimeoutError:
+                return found
+            except NbqueueError as raised:
+                error = raised
+            except OSError as raised:
+                error = ChannelClosedError(_gone(raised))
+            if found:
+                self._error = error
+                return found
+        self.close()
+        raise error
+
     def close(self) -> None:
         """Close it, and wake whoever waits on it; may be called from any thread, and again."""
         self._closed = True
@@ -161,7 +195,7 @@ class Channel:
         mine = secrets.token_bytes(_NONCE)
         try:
             self._socket.sendall(_MAGIC + SHAPE + mine)
-            hello = bytes(self._exactly(_HELLO, deadline))
+            hello = self._short(_HELLO, deadline)
             theirs = _nonce(hello)
             if theirs == mine:
                 raise WireError("what answers there sends back what it is told; who listens on its socket?")
@@ -171,7 +205,7 @@ class Channel:
                 proof = signature_of(challenge, key, "wire", "server" if from_server else "client")
                 if from_server == server:
                     self._socket.sendall(proof)
-                elif not hmac.compare_digest(self._exactly(_DIGEST, deadline), proof):
+                elif not hmac.compare_digest(self._short(_DIGEST, deadline), proof):
                     self._refuse(server=server)
         except TimeoutError:
             raise TimeoutError(
@@ -180,7 +214,6 @@ class Channel:
         except OSError as error:
             raise ChannelClosedError(_gone(error)) from error
         keys = [signature_of(challenge, key, "wire", f"from the {end}") for end in ("client", "server")]
-        self._begin(_HEAD)
         return (keys[1], keys[0]) if server else (keys[0], keys[1])
 
     def _refuse(self, *, server: bool) -> None:
@@ -203,50 +236,59 @@ class Channel:
             self._socket.sendall(head)
             self._socket.sendall(body)
 
-    def _frame(self, deadline: float | None) -> bytearray:
-        if self._signature is None:
-            head = self._rest(_HEAD, deadline)
+    def _frame(self, deadline: float | None, ahead: int = 0) -> bytes | bytearray:
+        """The body of the next frame; ``ahead`` is how much may be read at once, of those after it too."""
+        head = self._head
+        if head is None:
+            head = self._short(_HEAD, deadline, ahead)
             (length,) = _LENGTH.unpack_from(head)
             if length > FRAME_MAX:
                 raise WireError(f"a frame of {length:,} bytes is announced; {FRAME_MAX:,} is the most")
-            self._signature, self._length = bytes(head[_LENGTH.size :]), length
-            self._begin(length)
-        body = self._rest(self._length, deadline)
-        expected = _signature(self._in, self._received, _LENGTH.pack(self._length), body)
-        if not hmac.compare_digest(self._signature, expected):
+            self._head, self._length = head, length
+        length = self._length
+        body = self._short(length, deadline, ahead) if length <= _READ else self._long(length, deadline)
+        expected = _signature(self._in, self._received, head[: _LENGTH.size], body)
+        if not hmac.compare_digest(head[_LENGTH.size :], expected):
             raise WireError("a frame was forged, changed or sent out of turn; not a byte of it was decoded")
         self._received += 1
-        self._signature = None
-        self._begin(_HEAD)
+        self._head = None
         return body
 
-    def _begin(self, length: int) -> None:
-        self._buffer, self._filled = bytearray(min(length, _PIECE)), 0
+    def _short(self, length: int, deadline: float | None, ahead: int = 0) -> bytes:
+        """The next so many bytes, when all of them have come."""
+        while (missing := length - len(self._come) + self._at) > 0:
+            self._wait(deadline)
+            data = self._socket.recv(ahead or missing)
+            if not data:
+                raise ChannelClosedError("the other end of the connection is gone")
+            self._come, self._at = self._come[self._at :] + data, 0
+        begin, self._at = self._at, self._at + length
+        return self._come[begin : self._at]
 
-    def _exactly(self, length: int, deadline: float | None) -> bytearray:
-        self._begin(length)
-        return self._rest(length, deadline)
-
-    def _rest(self, length: int, deadline: float | None) -> bytearray:
-        """What is under way, when all of it has come."""
+    def _long(self, length: int, deadline: float | None) -> bytearray:
+        """The same of a frame that is read into its place, and is not to be copied."""
+        if not self._filled:
+            # Fewer than it has: what was read at once is no more than that.
+            self._body = bytearray(self._come[self._at : self._at + length])
+            self._filled = len(self._body)
+            self._at += self._filled
         while self._filled < length:
-            if self._closed:
-                raise ChannelClosedError("this end of the connection is closed")
-            if deadline is not None:
-                self._wait(deadline)
-            if self._filled == len(self._buffer):
-                self._buffer.extend(bytes(min(length - self._filled, max(_PIECE, self._filled))))
-            with memoryview(self._buffer) as view:
+            self._wait(deadline)
+            if self._filled == len(self._body):
+                self._body.extend(bytes(min(length - self._filled, max(_PIECE, self._filled))))
+            with memoryview(self._body) as view:
                 count = self._socket.recv_into(view[self._filled :])
             if not count:
                 raise ChannelClosedError("the other end of the connection is gone")
             self._filled += count
-        return self._buffer
+        body, self._body, self._filled = self._body, bytearray(), 0
+        return body
 
-    def _wait(self, deadline: float) -> None:
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        if not poll.poll(max(0.0, deadline - monotonic()) * 1000):
+    def _wait(self, deadline: float | None) -> None:
+        """Wait until there is something to read; without a deadline reading itself does."""
+        if self._closed:
+            raise ChannelClosedError("this end of the connection is closed")
+        if deadline is not None and not self._poll.poll(max(0.0, deadline - monotonic()) * 1000):
             raise TimeoutError("no message came in time")
 
 

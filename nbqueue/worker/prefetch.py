@@ -11,7 +11,7 @@ __all__ = ["Prefetch"]
 
 #: Claim enough for so many seconds: tiny jobs come by hundreds a claim, long ones one a slot.
 AHEAD_SECONDS = 0.05
-AHEAD_MAX = 1024
+AHEAD_MAX = 2048
 #: What a job costs besides its handler.
 OVERHEAD = 50e-6
 #: No job of a worker ends for so long, and what it claimed ahead is given back.

@@ -18,6 +18,7 @@ from typing import Any
 
 import nbqueue as nbq
 from nbqueue.running.context import Context
+from tests.executors.jobs import meet
 
 __all__ = ["CHILD_JOBS"]
 
@@ -222,6 +223,45 @@ def count_far(ctx: Context) -> None:
         ctx.progress(i, 100_000)
 
 
+# ------------------------------------------------------------------------------------------------- of a group
+
+
+def step(path: str, text: str, what: str = "", *args: str) -> int:
+    with Path(path).open("a") as file:
+        file.write(f"{text}\n")
+    if what:
+        _STEPS[what](text, *args)
+    return os.getpid()
+
+
+def speak(text: str) -> None:
+    print("out", text)
+    os.write(2, f"err {text}".encode())
+    nbq.current().log.info("log %s", text)
+    print("half", text, end="")
+
+
+def show(text: str) -> None:
+    from IPython.display import display
+
+    print("before", text)
+    display({"text/plain": f"shown {text}"}, raw=True)
+    print("after", text)
+
+
+_STEPS = {
+    "die": lambda _, how: die(how),
+    "meet": lambda _, *paths: meet(*paths),
+    "hold_gil": lambda _, path: hold_gil(path),
+    "leave_thread": lambda *_: leave_thread(),
+    "leave_running": lambda _, path: leave_running(path),
+    "silent": lambda _: None,
+    "speak": speak,
+    "show": show,
+    "shout": lambda text: print(f"{text}\n" * 50_000, end=""),
+}
+
+
 CHILD_JOBS = {
     function.__name__: function
     for function in (
@@ -248,7 +288,7 @@ CHILD_JOBS = {
             where,
             wander,
         ),
-        *(spoil, after),
+        *(spoil, after, step),
         *(dispatch_more, dispatch_more_async, dispatch_wrongly, count_far),
     )
 }

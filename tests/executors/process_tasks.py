@@ -6,9 +6,11 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import nbqueue as nbq
+from tests.executors.jobs import meet
 
 #: What could not be pickled, and need not be: children import it.
 LOCK = threading.Lock()
@@ -37,6 +39,14 @@ def for_ever(path: str) -> None:
     with open(path, "w") as pipe:  # noqa: PTH123
         pipe.write("there")
     time.sleep(600)
+
+
+@nbq.job
+def step(path: str, text: str, there: str = "", go: str = "") -> None:
+    with Path(path).open("a") as file:
+        file.write(f"{text}\n")
+    if there:
+        meet(there, go)
 
 
 class Greet(nbq.Job):

@@ -160,6 +160,23 @@ def test_readiness(pair: Pair) -> None:
     assert pair.server.fileno() == -1
 
 
+def test_all_that_has_come(pair: Pair) -> None:
+    """Every message that is there is given at once, whole ones only; what is wrong after them is told after them."""
+    assert pair.server.recv_all() == []
+    first, second, large, last = pair.frames(1, "x" * 100, b"y" * 200_000, "last")
+    socket.socket.sendall(pair.client_side, first + second + large[:100])
+    assert pair.server.recv_all() == [1, "x" * 100]
+    assert pair.server.recv_all() == []
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(socket.socket.sendall, pair.client_side, large[100:])
+        assert pair.server.recv(PATIENCE) == b"y" * 200_000
+        sending.result(PATIENCE)
+    pair.inject(last + bytes(100))
+    assert pair.server.recv_all() == ["last"]
+    with pytest.raises(WireError, match="forged"):
+        pair.server.recv_all()
+
+
 def test_what_cannot_travel_is_not_sent(pair: Pair) -> None:
     """A message that cannot travel is refused here, and the channel goes on."""
     with pytest.raises(NotSupported, match="object"):

@@ -142,6 +142,28 @@ def test_following_is_looking_again(looked: Looked, plays: list[tuple[str, int]]
         scene.close()
 
 
+def test_a_long_history_comes_to_the_same(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a long history a first look shows some rows; the others, failures and the past follow, while things happen."""
+    scene.queues.dispatch_many([QueuedCommand("import").with_arg(n) for n in range(9)])
+    scene.take(4)
+    for _ in range(3):
+        scene.end(Outcome.FAILED, "KeyError: 1")
+    with monkeypatch.context() as long:
+        long.setattr("nbqueue.widgets.panel.feed._SHORT", 0)
+        long.setattr("nbqueue.widgets.panel.feed._FIRST_ROWS", 2)
+        long.setattr("nbqueue.widgets.panel.past.PIECE", 4)
+        scene.feed = scene.look()
+        scene.seen = scene.feed.state.snapshot()
+        assert len(scene.seen["jobs"]["order"]) == 2
+        assert scene.seen["jobs"]["total"] == 9
+        for n in range(20):
+            if n < 5:
+                scene.dispatch(n)
+            scene.refresh()
+    assert same(scene.seen) == same(scene.look().state.snapshot())
+    assert sum(scene.seen["series"]["failed"]) == 3
+
+
 @pytest.mark.parametrize("where", ["queues", "workers", "rows", "failures"])
 def test_refresh_that_fails_loses_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """After a refresh that failed, wherever it was, the next shows what somebody sees who looks for the first time."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import threading
 import time
@@ -188,6 +187,8 @@ class Batch:
         return self._wait_for_results().__await__()
 
     async def _wait_for_results(self) -> pd.Series[Any]:
+        import asyncio
+
         changed, given_up = threading.Event(), threading.Event()
         try:
             await asyncio.to_thread(self._wait, None, changed, given_up)

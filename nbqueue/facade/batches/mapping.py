@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from functools import partial
+from itertools import repeat
 from types import MappingProxyType
 from typing import Any
 
@@ -13,7 +15,7 @@ from nbqueue.facade.batches import accessor
 from nbqueue.facade.batches.batch import Batch
 from nbqueue.facade.batches.tables import Arguments, Table, label_text, read_table
 from nbqueue.facade.dispatching import Dispatching
-from nbqueue.facade.intake import Calls, encode_arguments, new_ids, prepare
+from nbqueue.facade.intake import Calls, encode_arguments, new_ids, prepare, specs_of
 from nbqueue.handlers.definitions import ClassHandler, check_call, check_keywords
 from nbqueue.handlers.handler import Handler
 from nbqueue.handlers.registry import Call, to_call, to_mapped
@@ -98,7 +100,7 @@ class Batching(Dispatching):
         places = [
             self.live.row_values(which) for which in {batch_id, *(() if known is None else (known.batch_id,))}
         ]
-        self.admit((call.handler, queue) for queue in {job.spec.queue for job in jobs})
+        self.admit((call.handler, queue) for queue in {spec.queue for spec in specs_of(jobs)})
         mapped = self.live.put_batch(batch, jobs, call.handler, calls)
         made = Batch(self, mapped.batch, dispatched=len(jobs) - len(mapped.left))
         del places
@@ -142,10 +144,11 @@ class _Rows:
         _, spec, _, metadata, due_at, *_ = one.job
         texts = self._table.texts(self._encode)
         ids = new_ids(len(texts), self._now)
-        jobs = [
-            NewJob(job_id, spec, text, metadata, due_at, batch_id, label)
-            for job_id, text, label in zip(ids, texts, self._table.labels, strict=True)
-        ]
+        same = (repeat(value, len(ids)) for value in (spec, metadata, due_at, batch_id))
+        specs, *others = same
+        rows = zip(ids, specs, texts, *others, self._table.labels, strict=True)
+        # Past the constructor of NamedTuples, which is Python code: 0.15 us a row instead of 0.5.
+        jobs: list[NewJob] = list(map(partial(tuple.__new__, NewJob), rows))
         pickled = {at for at, text in enumerate(texts) if payload.needs_pickle(text)}
         calls: Calls = {}
         for at, (args, kwargs) in enumerate(self._table.calls() if pickled else ()):

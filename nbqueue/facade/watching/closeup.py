@@ -31,7 +31,7 @@ class Closeup:
         except ValueError:
             return None
         found = self._queues.store.query(
-            "SELECT number FROM events WHERE event = 'dispatched' AND job_id = ?::UUID", (str(wanted),)
+            "SELECT job AS number FROM ledger WHERE event = 'dispatched' AND job_id = ?::UUID", (str(wanted),)
         )
         return int(found["number"].iloc[0]) if len(found) else None
 

@@ -14,15 +14,22 @@ from nbqueue.facade.watching.following import Following, News, Running, Seen
 from nbqueue.jobs import State as JobState
 from nbqueue.widgets.link import kernel_version
 from nbqueue.widgets.panel.detail import Detail
+from nbqueue.widgets.panel.past import Past
 from nbqueue.widgets.panel.series import Series
 from nbqueue.widgets.panel.state import State
-from nbqueue.widgets.panel.table import Looked, Table
+from nbqueue.widgets.panel.table import SIZE, Looked, Table
 
 __all__ = ["Feed"]
 
 #: Failures and waits are read from the whole history, or a good part: no more of the time than this goes into it.
 _PACE = 0.02
 _FAILURES = 20
+#: A history of no more events than this is looked at whole at once.
+_SHORT = 50_000
+#: Of a longer one so many rows are shown first.
+_FIRST_ROWS = 200
+#: What is dear waits until nothing new has come, but no longer than for so many looks.
+_PUT_OFF = 4
 #: Of so many jobs that ended last, the median wait is shown.
 _WAITS = 100
 
@@ -38,13 +45,15 @@ class _Paced:
         #: Whether it may be different from what was asked last.
         self.wanted = True
 
-    def go(self) -> None:
-        """Ask, where that is wanted and its time has come."""
+    def go(self) -> bool:
+        """Ask, where that is wanted and its time has come; says whether it was."""
         begun = self._ticks()
-        if self.wanted and begun >= self._free_at:
-            self.wanted = False
-            self._ask()
-            self._free_at = begun + max(self._least, (self._ticks() - begun) / _PACE)
+        if not self.wanted or begun < self._free_at:
+            return False
+        self.wanted = False
+        self._ask()
+        self._free_at = begun + max(self._least, (self._ticks() - begun) / _PACE)
+        return True
 
     def due_in(self) -> float | None:
         """Say in how many seconds it wants to be asked; None: not at all."""
@@ -103,16 +112,19 @@ class Feed:
         """Look at everything."""
         self._seen: Seen = self.following.seen()
         counts = self._counts()
-        self._running: dict[int, Running] = self.following.running() if counts[JobState.RUNNING] else {}
-        self._recent = self.following.recently_ended(_WAITS)
+        ran = counts[JobState.RUNNING]
+        self._running: dict[int, Running] = self.following.running(self._seen, ran) if ran else {}
+        #: The jobs that ended last, once somebody has asked how long they waited.
+        self._recent: list[int] | None = None
         self._series = Series()
         self._stand(counts)
-        span = self._series.step * self._series.length
-        # What happened after that is news.
-        recent = self.following.recent(self._clock() - span, self._series.step, until=self._seen.seq)
-        self._series.recall(recent)
+        self._past = Past(self.following, self._series, self._clock(), self._seen.seq)
         self._failures.wanted = self._waits.wanted = True
-        self._table.look(looked)
+        self._put_off = 0
+        short = self._seen.seq <= _SHORT
+        self._table.look(looked, at_once=SIZE if short else _FIRST_ROWS)
+        if short:
+            self._look_back()
         self._show()
 
     def refresh(self) -> float | None:
@@ -128,10 +140,21 @@ class Feed:
         else:
             self._seen = news.seen
             self._take_in(news, counts)
+            # What has just happened is shown first, unless something happens all the time.
+            self._put_off = self._put_off + 1 if news.changed and self._seen.seq > _SHORT else 0
+            if self._put_off % _PUT_OFF == 0:
+                self._look_back()
             self._show()
         self._torn = False
-        waits = (self._table.due_in(now=self.now), self._failures.due_in(), self._waits.due_in())
+        dear = (self._past.due_in(), self._failures.due_in(), self._waits.due_in())
+        waits = (self._table.due_in(now=self.now), *dear)
         return min((wait for wait in waits if wait is not None), default=None)
+
+    def _look_back(self) -> None:
+        """Ask for what is dear; of a long history for one thing only, so that no look takes long."""
+        for one in (self._past, self._failures, self._waits):
+            if one.go() and self._seen.seq > _SHORT:
+                return
 
     def _take_in(self, news: News, counts: dict[JobState, int]) -> None:
         for number in news.resting:
@@ -140,10 +163,9 @@ class Feed:
         self._series.ended((at, how) for _, at, how in news.ended)
         self._stand(counts)
         ended = [number for number, _, how in reversed(news.ended) if how != JobState.CANCELLED]
-        if ended:
+        if self._recent is not None:
             self._recent = [*ended, *self._recent][:_WAITS]
-        if not set(self._recent).isdisjoint(news.changed):
-            self._waits.wanted = True
+            self._waits.wanted = self._waits.wanted or not set(self._recent).isdisjoint(news.changed)
         self._failures.wanted = self._failures.wanted or news.failures
         self._table.follow(news, now=self.now)
         # What a job writes is no event.
@@ -163,8 +185,6 @@ class Feed:
 
     def _show(self) -> None:
         state = self.state
-        self._failures.go()
-        self._waits.go()
         state.set("queues", [self._queue(queue) for queue in self._infos])
         state.set("workers", self._workers())
         state.set("series", self._series.value())
@@ -226,6 +246,8 @@ class Feed:
         )
 
     def _ask_waits(self) -> None:
+        if self._recent is None:
+            self._recent = self.following.recently_ended(_WAITS)
         found = self.following.waits(self._recent) if self._recent else {}
         self._median_waits = {queue: round(wait, 3) for queue, wait in found.items()}
 

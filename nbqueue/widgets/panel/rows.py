@@ -75,8 +75,10 @@ def _written(value: Any, depth: int = 0) -> str:
 
 
 def _progress(stored: str | None) -> dict[str, Any] | None:
+    if not stored:
+        return None
     try:
-        found = json.loads(stored or "null")
+        found = json.loads(stored)
     except ValueError:
         return None
     if not isinstance(found, dict):

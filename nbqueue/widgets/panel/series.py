@@ -8,6 +8,8 @@ from typing import Any
 
 __all__ = ["Series"]
 
+_COUNTED = ("succeeded", "failed", "pending", "running")
+
 
 class Series:
     """Counts by stretches of time; the last one is still open.
@@ -33,20 +35,27 @@ class Series:
         self.step = step
         self.length = length
         self._last = 0
+        #: When it was first told how things stand, and how.
+        self._begun = (0, (0, 0))
         self._ended: dict[str, Counter[int]] = {"succeeded": Counter(), "failed": Counter()}
         #: (pending, running) at the end of a stretch; one that is missing is as the one before.
         self._levels: dict[int, tuple[int, int]] = {}
 
     def recall(self, recent: Iterable[tuple[int, int, int, int, int]]) -> None:
-        """Take what happened before, as ``Following.recent`` gives it, back from how things stand now."""
-        pending, running = self._levels.get(self._last, (0, 0))
-        for stretch, succeeded, failed, more_pending, more_running in sorted(recent, reverse=True):
-            self._ended["succeeded"][stretch] += succeeded
-            self._ended["failed"][stretch] += failed
-            self._levels[stretch] = (pending, running)
-            pending, running = max(0, pending - more_pending), max(0, running - more_running)
-            self._levels[stretch - 1] = (pending, running)
-        self._levels.setdefault(self._last - self.length, (pending, running))
+        """Take what happened before, as ``Following.recent`` gives it, back from how things stood when first told."""
+        found: dict[int, Counter[str]] = {}
+        for stretch, *counts in recent:
+            found.setdefault(stretch, Counter()).update(dict(zip(_COUNTED, counts, strict=True)))
+        last, (pending, running) = self._begun
+        for stretch in sorted(found, reverse=True):
+            counted = found[stretch]
+            for how, ended in self._ended.items():
+                ended[stretch] += counted[how]
+            # What has been told since is as it was told.
+            self._levels.setdefault(stretch, (pending, running))
+            pending, running = max(0, pending - counted["pending"]), max(0, running - counted["running"])
+            self._levels.setdefault(stretch - 1, (pending, running))
+        self._levels.setdefault(last - self.length, (pending, running))
         self._levels = dict(sorted(self._levels.items()))
 
     def ended(self, jobs: Iterable[tuple[int, str]]) -> None:
@@ -58,6 +67,8 @@ class Series:
     def stand(self, now: int, *, pending: int, running: int) -> None:
         """Say how many there are now, in milliseconds since the epoch."""
         self._last = now // (self.step * 1000)
+        if not self._levels:
+            self._begun = (self._last, (pending, running))
         self._levels[self._last] = (pending, running)
         # One that is older than the oldest shown is what that one begins with.
         first = self._last - self.length + 1

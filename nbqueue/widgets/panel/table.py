@@ -45,9 +45,18 @@ class Table:
         self._numbers: Any = np.array([], dtype=np.int64)
         #: The rows of the page, by number.
         self._rows: dict[int, Row] = {}
+        #: Whether the page has rows that were not read yet.
+        self._unread = False
 
-    def look(self, looked: Looked) -> None:
+    def look(self, looked: Looked, *, at_once: int = SIZE) -> None:
         """Look at something else, or at the same thing from the beginning.
+
+        Parameters
+        ----------
+        looked : Looked
+            What.
+        at_once : int
+            So many rows are read now, and the others when it follows.
 
         Raises
         ------
@@ -57,13 +66,15 @@ class Table:
         self._numbers = self._following.matching(looked.filter)
         self.looked = looked
         self._rows = {}
-        self._read(())
+        self._read((), at_once)
 
     def follow(self, news: News, *, now: int) -> None:
         """Take in what has happened, and what only time has made different, in milliseconds since the epoch."""
         due = [n for n, row in self._rows.items() if row["status"] in _WAITING and row["scheduled"] <= now]
         changed = sorted({*news.changed, *due}) if due else list(news.changed)
         if not changed:
+            if self._unread:
+                self._read(())
             return
         if self.looked.filter.everything:
             self._add(news.dispatched)
@@ -74,6 +85,8 @@ class Table:
 
     def due_in(self, *, now: int) -> float | None:
         """Say in how many seconds a row will be different by itself; None: not before something happens."""
+        if self._unread:
+            return 0.0
         times = [row["scheduled"] for row in self._rows.values() if row["status"] in _WAITING]
         return max(0.0, (min(times) - now) / 1000) if times else None
 
@@ -97,11 +110,12 @@ class Table:
             },
         )
 
-    def _read(self, changed: Iterable[int]) -> None:
+    def _read(self, changed: Iterable[int], at_once: int = SIZE) -> None:
         last = len(self._numbers) - self.looked.page * self.looked.size
         page = set(self._numbers[max(0, last - self.looked.size) : max(0, last)].tolist())
         old = {number: row for number, row in self._rows.items() if number in page}
-        wanted = page.intersection(changed) | (page - old.keys())
+        wanted = sorted(page.intersection(changed) | (page - old.keys()))
+        self._unread, wanted = len(wanted) > at_once, wanted[-at_once:]
         found = self._following.rows(wanted) if wanted else {}
         self._rows = {**old, **{number: row_of(job) for number, job in found.items()}}
 
