@@ -23,11 +23,12 @@ from nbqueue.store import Capability
 from nbqueue.stores import opening
 from nbqueue.stores.engine import IndexStore
 from nbqueue.stores.index import Index
-from nbqueue.stores.ledger import Ledger, Writes
+from nbqueue.stores.ledger import Ledger
 from nbqueue.stores.owner import Ownership, check_file, check_path
 from nbqueue.stores.pulse import Pulse
 from nbqueue.stores.reader import first_line
 from nbqueue.stores.recovery import SlotFolder, bury, recover
+from nbqueue.stores.writes import Writes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +44,8 @@ CHECKPOINT_BYTES = 16 << 20
 #: Seconds from one to the next, however long the log is.
 CHECKPOINT_PAUSE = 0.5
 IDLE_SECONDS = 2.0
+#: What waits in the journal is folded in as soon as so many seconds pass without a verb.
+FOLD_SECONDS = 0.25
 #: Seconds between tries to open a file again that could not be.
 RETRY_SECONDS = 0.5
 #: Workers are looked after this often, though nobody asks for anything.
@@ -124,6 +127,7 @@ class DuckDBStore(IndexStore):
         self._broken: str = ""
         self._ailing: str = ""
         self._try_at = self._checkpoint_from = 0.0
+        self._looked_at = 0
         #: Which verb of the batch is at work, and how many before it are on disk.
         self._at = self._kept = 0
         self._ownership = ownership or Ownership(path)
@@ -146,24 +150,25 @@ class DuckDBStore(IndexStore):
             connection = opening.connect(self._path)
         except duckdb.Error as error:
             raise QueueUnavailable(opening.cannot_open(self._path, error)) from error
+        self._ledger = Ledger(connection, self.name)
         try:
             self._ownership.hold()
             found = self._path.stat()
             self._file = (found.st_dev, found.st_ino)
-            self._ledger = Ledger(connection, self.name)
             self.created = self._ledger.prepare()
+            self._ledger.use_journal(self._path)
             self._index = self._recover(None)
             self._ledger.unchecked += unchecked
-        except duckdb.Error as error:
-            self._let_go(connection)
+        except (duckdb.Error, OSError) as error:
+            self._let_go()
             raise QueueUnavailable(opening.cannot_open(self._path, error)) from error
         except BaseException:
-            self._let_go(connection)
+            self._let_go()
             raise
         self._slots.sweep()
 
-    def _let_go(self, connection: duckdb.DuckDBPyConnection) -> None:
-        connection.close()
+    def _let_go(self) -> None:
+        self._ledger.close()
         opening.drop_empty_log(self._path)
 
     def _new_index(self) -> Index:
@@ -231,16 +236,27 @@ class DuckDBStore(IndexStore):
                 self._commit(batch + self._chores())
             if self._stopping and not inbox:
                 break
+            if self._ledger.is_full:
+                self._fold_in()
             if self._is_log_long():
                 self._checkpoint()
 
     def _is_log_long(self) -> bool:
         ledger = self._ledger
+        if ledger.commits == self._looked_at:
+            return False  # nothing was folded in, so it is as long as it was
+        self._looked_at = ledger.commits
+        # DuckDB may have had a checkpoint of its own.
+        self._keep_log_private()
         return (
             ledger.unchecked > CHECKPOINT_ROWS
             or ledger.commits > CHECKPOINT_COMMITS
             or opening.log_size(self._path) > CHECKPOINT_BYTES
         ) and time.monotonic() >= self._checkpoint_from
+
+    def _keep_log_private(self) -> None:
+        if self._is_there():
+            opening.keep_log_private(self._path)
 
     def _nap(self) -> float | None:
         """How long to wait for a verb before there is something to do without one."""
@@ -249,6 +265,8 @@ class DuckDBStore(IndexStore):
         if self._retention.going is not None and not self._broken:
             return 0.0
         naps = [IDLE_SECONDS] if self._ledger.unchecked or self._retention.limited else []
+        if self._ledger.waiting and not self._broken:
+            naps.append(FOLD_SECONDS)
         if self._pulse is not None and self._index.seats and not self._broken:
             naps.append(self._pulse.every)
         return min(naps, default=None)
@@ -260,7 +278,8 @@ class DuckDBStore(IndexStore):
         self._listen_again(self._index)
         if chores := self._chores():
             self._commit(chores)
-        if quiet >= IDLE_SECONDS and self._ledger.unchecked:
+        self._fold_in()
+        if quiet >= IDLE_SECONDS and self._ledger.unchecked and self._is_well():
             self._checkpoint()
 
     def _chores(self) -> list[_Op]:
@@ -290,8 +309,6 @@ class DuckDBStore(IndexStore):
     def _commit(self, batch: list[_Op]) -> None:
         index = self._index
         self._kept = 0
-        if self._is_there():
-            opening.keep_log_private(self._path)
         try:
             for self._at, op in enumerate(batch):
                 try:
@@ -300,7 +317,7 @@ class DuckDBStore(IndexStore):
                     op.error = error
             self._at = len(batch)
             handed = self._fill_open_slots(index)
-            self._write_out(index)
+            self._keep(index)
         except Exception as error:  # noqa: BLE001 - every caller is told
             self._reopen(batch, error)
             return
@@ -313,6 +330,10 @@ class DuckDBStore(IndexStore):
         """Go back to what is on disk after a failed commit: whoever waited for it is told that it was not kept."""
         before = self._index
         try:
+            if isinstance(error, _FileGoneError):
+                # The journal goes with its file, or it would be in the way of the next one.
+                with contextlib.suppress(duckdb.Error):
+                    self._ledger.fold_in()
             self._ledger.close()
             if isinstance(error, _FileGoneError):
                 raise error
@@ -381,6 +402,7 @@ class DuckDBStore(IndexStore):
         self._ledger = Ledger(opening.connect(self._path), self.name)
         try:
             self._ledger.prepare()
+            self._ledger.use_journal(self._path)
             index = self._recover(before)
             index.rewatch(before.watchers())
         except BaseException:
@@ -457,6 +479,11 @@ class DuckDBStore(IndexStore):
             raise _FileGoneError
 
     def _write_out(self, index: Index) -> None:
+        self._keep(index)
+        self._ledger.fold_in()
+
+    def _keep(self, index: Index) -> None:
+        """Commit what the index has ready."""
         writes = Writes.of(index)
         if writes:
             if not self._is_there():
@@ -466,8 +493,20 @@ class DuckDBStore(IndexStore):
         self._kept = self._at
         index.settle()
 
+    def _fold_in(self) -> bool:
+        """Bring what waits in the journal into the tables; gives whether it is there."""
+        try:
+            self._ledger.fold_in()
+        except Exception as error:  # noqa: BLE001 - the journal has it, and whoever comes next is told
+            self._reopen([], error)
+            return False
+        return True
+
     def _checkpoint(self) -> None:
         self._checkpoint_from = time.monotonic() + CHECKPOINT_PAUSE
+        if not self._fold_in():
+            return
+        self._looked_at = 0
         try:
             self._ledger.checkpoint()
         except duckdb.Error as error:
@@ -475,6 +514,7 @@ class DuckDBStore(IndexStore):
             self._ledger.unchecked = self._ledger.commits = 0
             if isinstance(error, _FATAL):
                 self._reopen([], error)
+        self._keep_log_private()
 
     def close(self) -> None:
         """Write what is left, and let go of the file; a fork's copy does neither, since both are its parent's."""
@@ -486,7 +526,7 @@ class DuckDBStore(IndexStore):
             self._stopping = True
         self._news.set()
         self._thread.join()
-        if not self._broken and self._ledger.unchecked:
+        if not self._broken and (self._ledger.unchecked or self._ledger.waiting):
             self._checkpoint()
         with contextlib.suppress(duckdb.Error):
             self._ledger.close()

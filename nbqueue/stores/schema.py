@@ -15,7 +15,7 @@ from nbqueue.lifecycle import STATE_AFTER, Event
 __all__ = ["COLUMNS", "FIRST_TABLES", "SCHEMA_VERSION", "TABLES", "TABLE_NAMES", "VIEWS", "VIEW_NAMES"]
 
 #: Raised by one, with a step in ``migrations``, whenever a file made by an older nbqueue needs one.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 COLUMNS: dict[str, str] = {
     "seq": "BIGINT NOT NULL",
