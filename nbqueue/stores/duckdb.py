@@ -460,9 +460,12 @@ class DuckDBStore(IndexStore):
         """Run one read-only SELECT over the views and the given frames."""
         try:
             return super().query(sql, params, frames)
-        except _FATAL as error:
-            with contextlib.suppress(NbqueueError):
-                self._run(partial(_fail, error))
+        except (*_FATAL, DispatchFailed) as failed:
+            # What waited in the journal could not be folded in, or DuckDB gave up later.
+            error = failed.__cause__ if isinstance(failed, DispatchFailed) and failed.__cause__ else failed
+            if failed is error:
+                with contextlib.suppress(NbqueueError):
+                    self._run(partial(_fail, error))
             msg = f"{self.name} was opened again over this query, which broke off ({first_line(error)}); ask again"
             raise QueueUnavailable(msg) from error
 
@@ -537,5 +540,5 @@ class DuckDBStore(IndexStore):
         self._ownership.release()
 
 
-def _fail(error: Exception, _index: Index) -> None:
+def _fail(error: BaseException, _index: Index) -> None:
     raise error

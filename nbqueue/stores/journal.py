@@ -75,7 +75,9 @@ def read_journal(path: Path, folded: int) -> Found | None:
     if len(head) < _HEAD.size or head != _head(_HEAD.unpack(head)[1]):
         # It was complete before it had this name.
         raise QueueUnavailable(_damage(path, "it does not begin as a journal does"))
-    return Found(_HEAD.unpack(head)[1], [frame for frame in _frames(path, data, folded) if frame.number > folded])
+    return Found(
+        _HEAD.unpack(head)[1], [frame for frame in _frames(path, data, folded) if frame.number > folded]
+    )
 
 
 def _head(identity: int) -> bytes:

@@ -73,7 +73,9 @@ _FOLD = """
     max_by(coalesce(traceback, ''), seq) FILTER (error IS NOT NULL OR event IN ('succeeded', 'retried')) AS traceback
 """
 _AT = {name: at for at, name in enumerate(schema.COLUMNS)}
-_EVENT, _JOB, _DATA, _TRACEBACK = _AT["event"], _AT["job"], _AT["data"], _AT["traceback"]
+_EVENT, _JOB, _JOB_ID, _DATA, _TRACEBACK = (
+    _AT[name] for name in ("event", "job", "job_id", "data", "traceback")
+)
 _DISPATCH_AT = tuple(_AT[name] for name in _DISPATCH.split(", "))
 _INSERTS = {
     n: "INSERT INTO ledger VALUES " + ", ".join(["(" + ", ".join("?" * len(schema.COLUMNS)) + ")"] * n)
@@ -310,11 +312,17 @@ class Ledger:
         found = read_journal(file, folded)
         spent = found is None or found.identity == meta["journal_before"]
         if found is not None and not spent:
-            if found.identity != identity or (found.frames and found.frames[0].number != folded + 1):
+            if found.identity != identity:
                 raise QueueUnavailable(
                     f"{file} does not belong to {path} as it is now: one of them was replaced, by a copy or by another"
                     " queue's. Put back the one that it was with, or move the journal away, and with it what was"
                     " handed in last"
+                )
+            if found.frames and found.frames[0].number != folded + 1:
+                raise QueueUnavailable(
+                    f"{path} is damaged: it ends before {file.name} goes on, so a part of it or of its log was lost, or"
+                    " an older copy was put in its place; put a copy of all three back, or move the journal away, and"
+                    " with it what was handed in last"
                 )
             for number, body in found.frames:
                 writes = Writes.read(body.decode())
@@ -333,6 +341,7 @@ class Ledger:
             self._roll_back()
             raise
         last = self._waiting[-1].number if self._waiting else folded
+        self.unchecked += self._waiting_rows
         self._forget_waiting()
         self._journal = Journal(file, identity, last, file_mode(path))
 
@@ -579,28 +588,40 @@ class Ledger:
 
     def known(self, ids: Sequence[UUID]) -> set[UUID]:
         """Which of these ids are taken."""
-        rows = self._sql().execute(
+        asked = set(ids)
+        waiting = {
+            row[_JOB_ID] for _, writes, _ in self._waiting for row in writes.rows if row[_JOB_ID] in asked
+        }
+        rows = self._connection.execute(
             "SELECT job_id FROM ledger WHERE event = 'dispatched' AND job_id IN (SELECT unnest(?::UUID[]))",
-            [[str(i) for i in ids]],
+            [[str(i) for i in asked - waiting]],
         ).fetchall()
-        return {job_id for (job_id,) in rows}
+        return waiting | {job_id for (job_id,) in rows}
 
     def closings(self, fences: Collection[int]) -> dict[int, Closing]:
         """What ended these claims, by fence; of one that goes on, nothing."""
-        rows = self._sql().execute(
-            f"SELECT fence, event, happened_us, coalesce(error, '') FROM ledger WHERE event IN ({_MOVES})"
-            " AND event <> 'claimed' AND fence IN (SELECT unnest(?::BIGINT[]))",
-            [list(fences)],
-        ).fetchall()
+        rows = (
+            self._sql()
+            .execute(
+                f"SELECT fence, event, happened_us, coalesce(error, '') FROM ledger WHERE event IN ({_MOVES})"
+                " AND event <> 'claimed' AND fence IN (SELECT unnest(?::BIGINT[]))",
+                [list(fences)],
+            )
+            .fetchall()
+        )
         return {fence: Closing(Event(event), happened_us, error) for fence, event, happened_us, error in rows}
 
     def lines(self, fences: Collection[int]) -> list[Line]:
         """The log lines and displays of these claims."""
-        return self._sql().execute(
-            "SELECT fence, CASE event WHEN 'log' THEN cause ELSE '' END, coalesce(data, ''), happened_us FROM ledger"
-            " WHERE event IN ('log', 'output') AND fence IN (SELECT unnest(?::BIGINT[]))",
-            [list(fences)],
-        ).fetchall()
+        return (
+            self._sql()
+            .execute(
+                "SELECT fence, CASE event WHEN 'log' THEN cause ELSE '' END, coalesce(data, ''), happened_us FROM ledger"
+                " WHERE event IN ('log', 'output') AND fence IN (SELECT unnest(?::BIGINT[]))",
+                [list(fences)],
+            )
+            .fetchall()
+        )
 
     def _fold(self, sql: str, params: Sequence[object] = ()) -> list[LiveJob]:
         con = self._connection
@@ -630,9 +651,9 @@ class Ledger:
         where = " AND ".join(parts) or "true"
         return [
             i
-            for (i,) in self._sql().execute(
-                f"SELECT job_id FROM jobs WHERE {where} ORDER BY number", params
-            ).fetchall()
+            for (i,) in self._sql()
+            .execute(f"SELECT job_id FROM jobs WHERE {where} ORDER BY number", params)
+            .fetchall()
         ]
 
     def batch(self, which: UUID | str) -> BatchRecord | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import repeat
 from typing import Any
 from uuid import UUID
@@ -31,7 +31,8 @@ def _read(name: str) -> str:
 
 
 _SHAPE = ", ".join(
-    f'"{name}":["{"VARCHAR" if name in _UUIDS else kind.split()[0]}"]' for name, kind in schema.COLUMNS.items()
+    f'"{name}":["{"VARCHAR" if name in _UUIDS else kind.split()[0]}"]'
+    for name, kind in schema.COLUMNS.items()
 )
 #: Inserts all rows of a list of texts.
 INSERT_TEXTS = (
@@ -115,10 +116,7 @@ class Writes:
         rows = rows_text(self.rows)
         if self.are_rows:
             return rows
-        batches = [
-            [b.batch_id.hex, b.command, b.origin, b.key, b.head, b.created_at, b.mapped_at, b.runs]
-            for b in self.batches
-        ]
+        batches = [asdict(batch) | {"batch_id": batch.batch_id.hex} for batch in self.batches]
         specs = [[number, *spec[:7], spec.retry.to_json()] for number, spec in self.specs]
         return f"{rows}\n{_encode([specs, self.queues, self.workers, batches])}"
 
@@ -131,8 +129,7 @@ class Writes:
             specs, queues, workers, batches = json.loads(rest)
             writes.specs = [(row[0], spec_of(row)) for row in specs]
             writes.queues, writes.workers = queues, [tuple(worker) for worker in workers]
-            writes.batches = [
-                BatchRecord(UUID(i), *between, tuple((first, last) for first, last in runs))
-                for i, *between, runs in batches
-            ]
+            for batch in batches:
+                of = {"batch_id": UUID(batch["batch_id"]), "runs": tuple(map(tuple, batch["runs"]))}
+                writes.batches.append(BatchRecord(**batch | of))
         return writes
