@@ -35,17 +35,19 @@ from nbqueue.stores.writes import INSERT_TEXTS, Writes, rows_text, spec_of
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Ledger", "Recovered", "Writes"]
+__all__ = ["Ledger", "Recovered", "Writes", "waiting_in", "write"]
 
 #: Up to so many rows go by INSERT; an appender costs more to open than these take.
 INSERT_ROWS = 4
 #: More rows than this go as text, in pieces of so many: to bind a statement for it takes 3 ms.
 APPEND_ROWS = 1_000
 TEXT_ROWS = 10_000
-#: So many rows, or characters of what jobs bring along, are folded into the queue file together. A commit of as many
-#: does not go through the journal.
-FOLD_ROWS = 4_000
-FOLD_SIZE = 2 << 20
+#: A commit of so many rows, or characters of what jobs bring along, does not go through the journal.
+MUCH_ROWS = 4_000
+MUCH_SIZE = 2 << 20
+#: So many rows, or bytes of the journal, are folded into the queue file at the latest.
+FOLD_ROWS = 10_000
+FOLD_SIZE = 4 << 20
 #: Readers are told to break off when a ledger closes, and have so many seconds to do it.
 READERS_PATIENCE = 5.0
 #: A checkpoint waits so long for readers; one that reads for longer keeps some room from being used again.
@@ -425,14 +427,11 @@ class Ledger:
             self._waiting.append(_Waiting(number, writes, text.partition("\n")[0]))
             self._waiting_rows += len(writes.rows)
         elif not self._waiting and writes.are_rows and len(writes.rows) <= INSERT_ROWS:
-            self._insert(writes.rows)
+            _insert(self._connection, writes.rows)
             self.unchecked += len(writes.rows)
             self.commits += 1
         else:
             self._fold_with(writes)
-
-    def _insert(self, rows: Sequence[Row]) -> None:
-        self._connection.execute(_INSERTS[len(rows)], [value for row in rows for value in row])
 
     def _roll_back(self) -> None:
         # A commit that failed has rolled back already, and its error is the one that tells why.
@@ -440,27 +439,7 @@ class Ledger:
             self._connection.rollback()
 
     def _write(self, writes: Writes, texts: Sequence[str] = ()) -> None:
-        """Write these; ``texts`` are those of the rows, where they are there already."""
-        con, rows = self._connection, writes.rows
-        for number, spec in writes.specs:
-            con.execute(
-                "INSERT INTO specs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [number, *spec[:7], spec.retry.to_json()],
-            )
-        if writes.queues:
-            con.executemany("INSERT INTO queues VALUES (?, false)", [[name] for name in writes.queues])
-        if writes.workers:
-            con.executemany("INSERT INTO workers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", writes.workers)
-        if 0 < len(rows) <= INSERT_ROWS:
-            self._insert(rows)
-        elif 0 < len(rows) <= APPEND_ROWS or _is_large(rows):
-            with con.appender("ledger") as appender:
-                appender.append_rows(rows)
-        elif rows:
-            texts = texts or [rows_text(rows[i : i + TEXT_ROWS]) for i in range(0, len(rows), TEXT_ROWS)]
-            con.execute(INSERT_TEXTS, [texts])
-        if writes.batches:
-            heads.put_heads(con, writes.batches)
+        write(self._connection, writes, texts)
 
     def set_paused(self, queue: str, *, paused: bool) -> None:
         """Remember a queue's switch."""
@@ -616,8 +595,8 @@ class Ledger:
         return (
             self._sql()
             .execute(
-                "SELECT fence, CASE event WHEN 'log' THEN cause ELSE '' END, coalesce(data, ''), happened_us FROM ledger"
-                " WHERE event IN ('log', 'output') AND fence IN (SELECT unnest(?::BIGINT[]))",
+                "SELECT fence, CASE event WHEN 'log' THEN cause ELSE '' END, coalesce(data, ''), happened_us"
+                " FROM ledger WHERE event IN ('log', 'output') AND fence IN (SELECT unnest(?::BIGINT[]))",
                 [list(fences)],
             )
             .fetchall()
@@ -722,13 +701,50 @@ class Ledger:
             journal.close(remove=not self._waiting)
 
 
+def waiting_in(con: duckdb.DuckDBPyConnection, path: Path) -> list[Writes]:
+    """Give what a file's journal has that the file has not; nothing where the journal is not this file's."""
+    meta = dict(con.execute("SELECT name, value FROM meta").fetchall())
+    found = read_journal(journal_path(path), meta["folded"])
+    if found is None or found.identity != meta["journal"]:
+        return []
+    return [Writes.read(frame.body.decode()) for frame in found.frames]
+
+
+def write(con: duckdb.DuckDBPyConnection, writes: Writes, texts: Sequence[str] = ()) -> None:
+    """Write these into the tables; ``texts`` are those of the rows, where they are there already."""
+    rows = writes.rows
+    for number, spec in writes.specs:
+        con.execute(
+            "INSERT INTO specs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [number, *spec[:7], spec.retry.to_json()],
+        )
+    if writes.queues:
+        con.executemany("INSERT INTO queues VALUES (?, false)", [[name] for name in writes.queues])
+    if writes.workers:
+        con.executemany("INSERT INTO workers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", writes.workers)
+    if 0 < len(rows) <= INSERT_ROWS:
+        _insert(con, rows)
+    elif 0 < len(rows) <= APPEND_ROWS or _is_large(rows):
+        with con.appender("ledger") as appender:
+            appender.append_rows(rows)
+    elif rows:
+        texts = texts or [rows_text(rows[i : i + TEXT_ROWS]) for i in range(0, len(rows), TEXT_ROWS)]
+        con.execute(INSERT_TEXTS, [texts])
+    if writes.batches:
+        heads.put_heads(con, writes.batches)
+
+
+def _insert(con: duckdb.DuckDBPyConnection, rows: Sequence[Row]) -> None:
+    con.execute(_INSERTS[len(rows)], [value for row in rows for value in row])
+
+
 def _is_much(writes: Writes) -> bool:
-    """Whether a commit is as large as what is folded in at once."""
-    return len(writes.rows) >= FOLD_ROWS or _is_large(writes.rows)
+    """Whether a commit is so large that writing it twice would cost more than a commit of DuckDB's."""
+    return len(writes.rows) >= MUCH_ROWS or _is_large(writes.rows)
 
 
 def _is_large(rows: Sequence[Row]) -> bool:
-    return sum(len(row[_DATA] or "") + len(row[_TRACEBACK] or "") for row in rows) >= FOLD_SIZE
+    return sum(len(row[_DATA] or "") + len(row[_TRACEBACK] or "") for row in rows) >= MUCH_SIZE
 
 
 def _whole(row: Row) -> Row:

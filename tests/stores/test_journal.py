@@ -23,6 +23,7 @@ from nbqueue.stores import ledger as ledger_module
 from nbqueue.stores.duckdb import DuckDBStore
 from nbqueue.stores.journal import Journal, journal_path, read_journal
 from nbqueue.stores.ledger import Ledger
+from nbqueue.stores.onlooker import Onlooker
 from nbqueue.stores.writes import Writes
 from nbqueue.testing import FakeClock, FakeWorker, new_job
 from nbqueue.testing.workers import bring, check_books, get, ids
@@ -131,7 +132,7 @@ def test_all_that_is_written_comes_back() -> None:
     def value(kind: str) -> object:
         if "NOT NULL" not in kind and chance.random() < 0.4:
             return None
-        return kinds.get(kind.split()[0], lambda: chance.choice([0, -1, 2**31 - 1]))()
+        return kinds.get(kind.split(maxsplit=1)[0], lambda: chance.choice([0, -1, 2**31 - 1]))()
 
     batch = (uuid4(), "c", "o", "key", "head", 1.25, 0.1, ((1, 2), (5, 9)))
     writes = Writes(
@@ -271,6 +272,29 @@ def test_died_while_it_made_its_journal(
     heir.close()
 
 
+@pytest.mark.usefixtures("still")
+@pytest.mark.parametrize("name", ["dead.duckdb", "it's dead.duckdb"])
+def test_looked_at_as_it_was_left(opened: Opened, clock: FakeClock, path: Path, name: str) -> None:
+    """Who only looks at the file of a dead owner sees what its journal has too, and changes neither."""
+    store = opened()
+    first = bring(store, clock, State.SUCCEEDED)
+    store.query("SELECT 1")
+    bring(store, clock, State.RUNNING, queue="later")
+    dead = path.with_name(name)
+    left(store, dead)
+    before = {file: file.read_bytes() for file in path.parent.glob(f"{name}*")}
+    with Onlooker(dead) as look:
+        found = look.query("SELECT job_id, queue, state::VARCHAR AS state, worker FROM jobs ORDER BY number")
+    assert found["state"].tolist() == ["succeeded", "running"]
+    assert found["queue"].tolist() == ["default", "later"]
+    assert found["job_id"][0] == first.job_id
+    assert found["worker"].notna().all()
+    assert {file: file.read_bytes() for file in path.parent.glob(f"{name}*")} == before
+    DuckDBStore(dead).close()
+    with Onlooker(dead) as look:
+        assert look.query("SELECT count(*) AS n FROM jobs")["n"].tolist() == [2]
+
+
 # ------------------------------------------------------------------------------------------- under its owner
 @pytest.mark.parametrize("replaced", [False, True])
 def test_journal_taken_away(opened: Opened, clock: FakeClock, path: Path, *, replaced: bool) -> None:
@@ -322,6 +346,7 @@ def test_no_room_in_the_journal(opened: Opened, clock: FakeClock, monkeypatch: p
 def test_bounded(opened: Opened, clock: FakeClock, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However much is handed in, the journal stays as large as what is folded in at once; and much goes by it."""
     monkeypatch.setattr(ledger_module, "FOLD_SIZE", 100_000)
+    monkeypatch.setattr(ledger_module, "MUCH_SIZE", 100_000)
     store = opened()
     jobs: list[NewJob] = []
     for size in (10_000,) * 40 + (300_000,):
