@@ -7,6 +7,7 @@ that throughput rises with load while a lone call costs one commit.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import duckdb
 
 from nbqueue.errors import DispatchFailed, NbqueueError, QueueError, QueueUnavailable
+from nbqueue.jobs import NewJob
 from nbqueue.store import Capability
 from nbqueue.stores import opening
 from nbqueue.stores.engine import IndexStore
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["DuckDBStore"]
+
+_log = logging.getLogger("nbqueue.store")
 
 T = TypeVar("T")
 
@@ -63,15 +67,28 @@ class _FileGoneError(Exception):
 class _Op:
     """A verb on its way through the writer."""
 
-    __slots__ = ("done", "error", "result", "verb")
+    __slots__ = ("done", "error", "result", "tell", "verb")
 
-    def __init__(self, verb: Callable[[Index], Any]):
+    def __init__(
+        self, verb: Callable[[Index], Any], tell: Callable[[BaseException | None], None] | None = None
+    ):
         self.verb = verb
+        #: Called when it is done by whoever has no thread that waits.
+        self.tell = tell
         self.result: Any = None
         self.error: BaseException | None = None
         # A bare lock is the cheapest thing to wait on that Ctrl-C can break.
         self.done = threading.Lock()
         self.done.acquire()
+
+    def finish(self) -> None:
+        """Let go of who waits for it."""
+        self.done.release()
+        if self.tell is not None:
+            try:
+                self.tell(self.error)
+            except Exception:  # noqa: BLE001 - whatever it is, the store goes on
+                _log.exception("who was to be told that a call is done raised")
 
 
 class DuckDBStore(IndexStore):
@@ -188,6 +205,25 @@ class DuckDBStore(IndexStore):
     # -- the writer
 
     def _run(self, verb: Callable[[Index], T]) -> T:
+        op = _Op(verb)
+        self._enter(op)
+        op.done.acquire()
+        if op.error is not None:
+            raise op.error
+        result: T = op.result
+        return result
+
+    def insert_soon(self, jobs: Sequence[NewJob], tell: Callable[[BaseException | None], None]) -> bool:
+        """Take new jobs, all or none, while nobody waits.
+
+        ``tell`` is called by the writer with None when they are on disk, or with why they were not accepted. Gives
+        whether it took the call, which it always does; a store that cannot says so.
+        """
+        self._enter(_Op(lambda index: index.insert(jobs, self._clock()), tell))
+        return True
+
+    def _enter(self, op: _Op) -> None:
+        """Bring a verb to the writer."""
         if os.getpid() != self._pid:
             # A fork has no writer; whatever it wrote to the file would be behind the owner's back.
             raise QueueUnavailable(
@@ -197,7 +233,6 @@ class DuckDBStore(IndexStore):
         if threading.current_thread() is self._thread:
             msg = "a callback of the queue may not ask the queue: it runs in the thread that would have to answer"
             raise QueueUnavailable(msg)
-        op = _Op(verb)
         with self._gate:
             # Whatever passes here is answered: the writer leaves only when the inbox is empty and the gate shut.
             if self._stopping or self._broken:
@@ -207,11 +242,6 @@ class DuckDBStore(IndexStore):
             self._inbox.append(op)
         # Even where it is set: Ctrl-C may have struck another caller between its setting and its waking.
         self._news.set()
-        op.done.acquire()
-        if op.error is not None:
-            raise op.error
-        result: T = op.result
-        return result
 
     def _write_loop(self) -> None:
         news, inbox = self._news, self._inbox
@@ -323,7 +353,7 @@ class DuckDBStore(IndexStore):
             return
         self._hand_out(handed, index.take_calls())
         for op in batch:
-            op.done.release()
+            op.finish()
         self._tell_listeners()
 
     def _reopen(self, batch: list[_Op], error: Exception) -> None:
@@ -347,7 +377,7 @@ class DuckDBStore(IndexStore):
             if i >= self._kept and not isinstance(op.error, NbqueueError):
                 op.error = self._failure(error)
                 op.error.__cause__ = error
-            op.done.release()
+            op.finish()
         if not self._ailing:
             self._tell_of_reopening(before)
 
@@ -370,7 +400,7 @@ class DuckDBStore(IndexStore):
     def _refuse(self, batch: list[_Op]) -> None:
         for op in batch:
             op.error = QueueUnavailable(self._broken or self._ailing)
-            op.done.release()
+            op.finish()
 
     def _is_well(self) -> bool:
         """Whether there is an open file; where it could not be opened again, it is tried now and then."""
