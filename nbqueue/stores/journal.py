@@ -29,6 +29,7 @@ _FRAME = struct.Struct("<QII")
 _STEP = 1 << 18
 # One call that writes and syncs gives the GIL up once, where a job may take its time to give it back.
 _SYNCED = 0 if sys.platform in ("darwin", "win32") else getattr(os, "O_DSYNC", 0)
+_OPEN = os.O_RDWR | _SYNCED | getattr(os, "O_BINARY", 0)
 
 
 class Frame(NamedTuple):
@@ -141,17 +142,19 @@ class Journal:
         self.number = number
         draft = path.with_name(path.name + ".new")
         draft.unlink(missing_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _SYNCED | getattr(os, "O_BINARY", 0)
-        self._file = os.open(draft, flags, mode)
         try:
-            self._write(_head(identity), 0)
+            self._file = os.open(draft, _OPEN | os.O_CREAT | os.O_EXCL, mode)
+            try:
+                self._write(_head(identity), 0)
+            finally:
+                os.close(self._file)
             # Under its own name it is complete, so a head that cannot be read is a damaged one.
             draft.replace(path)
-            _sync_folder(path.parent)
         except BaseException:
-            os.close(self._file)
             draft.unlink(missing_ok=True)
             raise
+        _sync_folder(path.parent)
+        self._file = os.open(path, _OPEN)
         found = os.fstat(self._file)
         self._found = (found.st_dev, found.st_ino)
         self._at = _HEAD.size

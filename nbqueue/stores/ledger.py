@@ -42,6 +42,8 @@ INSERT_ROWS = 4
 #: More rows than this go as text, in pieces of so many: to bind a statement for it takes 3 ms.
 APPEND_ROWS = 1_000
 TEXT_ROWS = 10_000
+#: Rows of more characters than this go by an appender: written as text again, they would fill the memory.
+LONG_ROW = 4_096
 #: A commit of so many rows, or characters of what jobs bring along, does not go through the journal.
 MUCH_ROWS = 4_000
 MUCH_SIZE = 2 << 20
@@ -54,6 +56,8 @@ READERS_PATIENCE = 5.0
 READERS_PAUSE = 0.2
 
 _MOVES = ", ".join(f"'{event}'" for event in LIFECYCLE_EVENTS if event is not Event.DISPATCHED)
+# A list of more than a few values becomes a join, which keeps filters from the scan.
+_LIFECYCLE = " AND ".join(f"event <> '{event}'" for event in Event if event not in STATE_AFTER)
 _ENDINGS = ", ".join(f"'{event}'" for event in LIFECYCLE_EVENTS if STATE_AFTER[event].ended)
 _DISPATCH = "job, happened_us, due_us, data, job_id, spec, metadata, batch_id, row_label"
 # A job's standing is in its last lifecycle event, and in the last claim.
@@ -272,7 +276,8 @@ class Ledger:
 
     def _recover_untouched(self, index: Index, now: float, recovered: Recovered) -> None:
         """Push what was only dispatched into the lanes, as runs of numbers and never as objects."""
-        # numpy comes with every DuckDB result of this kind; importing it here keeps an empty file's opening fast.
+        if not self._connection.execute("SELECT EXISTS (FROM ledger)").fetchall()[0][0]:
+            return  # numpy comes with every result of the kind below: an empty file opens without it
         found = self._connection.execute(
             "SELECT job, spec, coalesce(due_us, -1) AS due_us FROM ledger WHERE event = 'dispatched' AND job NOT IN"
             f" (SELECT job FROM ledger WHERE event IN ({_MOVES})) ORDER BY job"
@@ -518,17 +523,17 @@ class Ledger:
         left = [n for n in numbers if n not in new and n not in moved]
         rows = list(new.values())
         if left:
-            con, span = self._connection, [min(left), max(left), left]
-            within = "job BETWEEN ? AND ? AND job IN (SELECT unnest(?::BIGINT[]))"
-            rows += con.execute(
-                f"SELECT {_DISPATCH} FROM ledger WHERE event = 'dispatched' AND {within} ORDER BY job", span
+            first, last = min(left), max(left)
+            # Bounds that are constants keep most of the ledger from being read; for jobs that lie together, as those
+            # of a backlog do, they say it all: 4 ms for 1,024 of 100,000 jobs, where two looks by a list took 13.
+            which, params = f"job BETWEEN {first} AND {last}", list[object]()
+            if last - first + 1 != len(left):
+                which, params = f"{which} AND job IN (SELECT unnest(?::BIGINT[]))", [left]
+            found = self._connection.execute(
+                f"SELECT {_DISPATCH}, event FROM ledger WHERE {which} AND {_LIFECYCLE}", params
             ).fetchall()
-            moved |= {
-                n
-                for (n,) in con.execute(
-                    f"SELECT DISTINCT job FROM ledger WHERE event IN ({_MOVES}) AND {within}", span
-                ).fetchall()
-            }
+            rows += sorted(row[:-1] for row in found if row[-1] == Event.DISPATCHED)
+            moved |= {row[0] for row in found if row[-1] != Event.DISPATCHED}
         specs = self._specs({row[5] for row in rows})
         return [_dispatched(row, specs) for row in rows if row[0] not in moved]
 
@@ -699,6 +704,7 @@ class Ledger:
         journal, self._journal = self._journal, None
         if journal is not None:
             journal.close(remove=not self._waiting)
+        self._waiting, self._waiting_rows = [], 0
 
 
 def waiting_in(con: duckdb.DuckDBPyConnection, path: Path) -> list[Writes]:
@@ -724,12 +730,14 @@ def write(con: duckdb.DuckDBPyConnection, writes: Writes, texts: Sequence[str] =
         con.executemany("INSERT INTO workers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", writes.workers)
     if 0 < len(rows) <= INSERT_ROWS:
         _insert(con, rows)
-    elif 0 < len(rows) <= APPEND_ROWS or _is_large(rows):
+    elif 0 < len(rows) <= APPEND_ROWS or _size(rows) > LONG_ROW * len(rows):
         with con.appender("ledger") as appender:
             appender.append_rows(rows)
-    elif rows:
-        texts = texts or [rows_text(rows[i : i + TEXT_ROWS]) for i in range(0, len(rows), TEXT_ROWS)]
+    elif rows and texts:
         con.execute(INSERT_TEXTS, [texts])
+    else:
+        for at in range(0, len(rows), TEXT_ROWS):
+            con.execute(INSERT_TEXTS, [[rows_text(rows[at : at + TEXT_ROWS])]])
     if writes.batches:
         heads.put_heads(con, writes.batches)
 
@@ -740,11 +748,12 @@ def _insert(con: duckdb.DuckDBPyConnection, rows: Sequence[Row]) -> None:
 
 def _is_much(writes: Writes) -> bool:
     """Whether a commit is so large that writing it twice would cost more than a commit of DuckDB's."""
-    return len(writes.rows) >= MUCH_ROWS or _is_large(writes.rows)
+    return len(writes.rows) >= MUCH_ROWS or _size(writes.rows) >= MUCH_SIZE
 
 
-def _is_large(rows: Sequence[Row]) -> bool:
-    return sum(len(row[_DATA] or "") + len(row[_TRACEBACK] or "") for row in rows) >= MUCH_SIZE
+def _size(rows: Sequence[Row]) -> int:
+    """How many characters jobs brought along or left."""
+    return sum(len(row[_DATA] or "") + len(row[_TRACEBACK] or "") for row in rows)
 
 
 def _whole(row: Row) -> Row:
