@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import contextvars
 import functools
@@ -10,9 +9,8 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from nbqueue.errors import InvalidCommand
@@ -21,6 +19,10 @@ from nbqueue.facade.intake import Prepared, prepare
 from nbqueue.facade.receipt import JobDispatch
 from nbqueue.handlers.handler import Handler
 from nbqueue.jobs import Options
+
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["Dispatching"]
 
@@ -126,6 +128,10 @@ class Dispatching(Controls):
         self, queue: str | None, work: object, options: Mapping[str, Any] = _NOTHING
     ) -> JobDispatch:
         """Hand in one job to this queue unless it names its own, without blocking the running loop."""
+        # Here, as with all of asyncio in the package: it takes 25 ms of an import that most have no loop for.
+        import asyncio
+        from concurrent.futures import ThreadPoolExecutor
+
         # Arguments are encoded here and now, as whoever awaits this may go on to change them.
         prepared, receipts = self.prepare(queue, (work,), options)
         self.admit((item.call.handler, item.job.spec.queue) for item in prepared)
