@@ -198,6 +198,24 @@ class Live:
         with self._lent(calls):
             self._store.insert([item.job for item in prepared])
 
+    def insert_soon(self, prepared: Prepared, tell: Callable[[BaseException | None], None]) -> bool:
+        """Hand a checked job to the store while nobody waits; gives whether that can be done with this job there.
+
+        Parameters
+        ----------
+        prepared : Prepared
+            The job.
+        tell : callable
+            Is called from another thread with None when it is on disk, or with why it was not accepted.
+        """
+        job, call, _ = prepared
+        soon = getattr(self._store, "insert_soon", None)
+        if soon is None or payload.needs_pickle(job.payload):
+            return False
+        if job.spec.code and call.handler is not None and not self._is_there(job.spec.code):
+            return False
+        return bool(soon((job,), tell))
+
     def put_batch(
         self, batch: NewBatch, jobs: Sequence[NewJob], handler: Handler | None, calls: Calls
     ) -> Mapped:

@@ -7,6 +7,7 @@ that throughput rises with load while a lone call costs one commit.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -19,20 +20,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import duckdb
 
 from nbqueue.errors import DispatchFailed, NbqueueError, QueueError, QueueUnavailable
+from nbqueue.jobs import NewJob
 from nbqueue.store import Capability
 from nbqueue.stores import opening
 from nbqueue.stores.engine import IndexStore
 from nbqueue.stores.index import Index
-from nbqueue.stores.ledger import Ledger, Writes
+from nbqueue.stores.ledger import Ledger
 from nbqueue.stores.owner import Ownership, check_file, check_path
 from nbqueue.stores.pulse import Pulse
 from nbqueue.stores.reader import first_line
 from nbqueue.stores.recovery import SlotFolder, bury, recover
+from nbqueue.stores.writes import Writes
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["DuckDBStore"]
+
+_log = logging.getLogger("nbqueue.store")
 
 T = TypeVar("T")
 
@@ -43,6 +48,8 @@ CHECKPOINT_BYTES = 16 << 20
 #: Seconds from one to the next, however long the log is.
 CHECKPOINT_PAUSE = 0.5
 IDLE_SECONDS = 2.0
+#: What waits in the journal is folded in as soon as so many seconds pass without a verb.
+FOLD_SECONDS = 0.25
 #: Seconds between tries to open a file again that could not be.
 RETRY_SECONDS = 0.5
 #: Workers are looked after this often, though nobody asks for anything.
@@ -60,15 +67,28 @@ class _FileGoneError(Exception):
 class _Op:
     """A verb on its way through the writer."""
 
-    __slots__ = ("done", "error", "result", "verb")
+    __slots__ = ("done", "error", "result", "tell", "verb")
 
-    def __init__(self, verb: Callable[[Index], Any]):
+    def __init__(
+        self, verb: Callable[[Index], Any], tell: Callable[[BaseException | None], None] | None = None
+    ):
         self.verb = verb
+        #: Called when it is done by whoever has no thread that waits.
+        self.tell = tell
         self.result: Any = None
         self.error: BaseException | None = None
         # A bare lock is the cheapest thing to wait on that Ctrl-C can break.
         self.done = threading.Lock()
         self.done.acquire()
+
+    def finish(self) -> None:
+        """Let go of who waits for it."""
+        self.done.release()
+        if self.tell is not None:
+            try:
+                self.tell(self.error)
+            except Exception:  # noqa: BLE001 - whatever it is, the store goes on
+                _log.exception("who was to be told that a call is done raised")
 
 
 class DuckDBStore(IndexStore):
@@ -124,6 +144,7 @@ class DuckDBStore(IndexStore):
         self._broken: str = ""
         self._ailing: str = ""
         self._try_at = self._checkpoint_from = 0.0
+        self._looked_at = 0
         #: Which verb of the batch is at work, and how many before it are on disk.
         self._at = self._kept = 0
         self._ownership = ownership or Ownership(path)
@@ -146,24 +167,25 @@ class DuckDBStore(IndexStore):
             connection = opening.connect(self._path)
         except duckdb.Error as error:
             raise QueueUnavailable(opening.cannot_open(self._path, error)) from error
+        self._ledger = Ledger(connection, self.name)
         try:
             self._ownership.hold()
             found = self._path.stat()
             self._file = (found.st_dev, found.st_ino)
-            self._ledger = Ledger(connection, self.name)
             self.created = self._ledger.prepare()
+            self._ledger.use_journal(self._path)
             self._index = self._recover(None)
             self._ledger.unchecked += unchecked
-        except duckdb.Error as error:
-            self._let_go(connection)
+        except (duckdb.Error, OSError) as error:
+            self._let_go()
             raise QueueUnavailable(opening.cannot_open(self._path, error)) from error
         except BaseException:
-            self._let_go(connection)
+            self._let_go()
             raise
         self._slots.sweep()
 
-    def _let_go(self, connection: duckdb.DuckDBPyConnection) -> None:
-        connection.close()
+    def _let_go(self) -> None:
+        self._ledger.close()
         opening.drop_empty_log(self._path)
 
     def _new_index(self) -> Index:
@@ -183,6 +205,25 @@ class DuckDBStore(IndexStore):
     # -- the writer
 
     def _run(self, verb: Callable[[Index], T]) -> T:
+        op = _Op(verb)
+        self._enter(op)
+        op.done.acquire()
+        if op.error is not None:
+            raise op.error
+        result: T = op.result
+        return result
+
+    def insert_soon(self, jobs: Sequence[NewJob], tell: Callable[[BaseException | None], None]) -> bool:
+        """Take new jobs, all or none, while nobody waits.
+
+        ``tell`` is called by the writer with None when they are on disk, or with why they were not accepted. Gives
+        whether it took the call, which it always does; a store that cannot says so.
+        """
+        self._enter(_Op(lambda index: index.insert(jobs, self._clock()), tell))
+        return True
+
+    def _enter(self, op: _Op) -> None:
+        """Bring a verb to the writer."""
         if os.getpid() != self._pid:
             # A fork has no writer; whatever it wrote to the file would be behind the owner's back.
             raise QueueUnavailable(
@@ -192,7 +233,6 @@ class DuckDBStore(IndexStore):
         if threading.current_thread() is self._thread:
             msg = "a callback of the queue may not ask the queue: it runs in the thread that would have to answer"
             raise QueueUnavailable(msg)
-        op = _Op(verb)
         with self._gate:
             # Whatever passes here is answered: the writer leaves only when the inbox is empty and the gate shut.
             if self._stopping or self._broken:
@@ -202,11 +242,6 @@ class DuckDBStore(IndexStore):
             self._inbox.append(op)
         # Even where it is set: Ctrl-C may have struck another caller between its setting and its waking.
         self._news.set()
-        op.done.acquire()
-        if op.error is not None:
-            raise op.error
-        result: T = op.result
-        return result
 
     def _write_loop(self) -> None:
         news, inbox = self._news, self._inbox
@@ -231,16 +266,27 @@ class DuckDBStore(IndexStore):
                 self._commit(batch + self._chores())
             if self._stopping and not inbox:
                 break
+            if self._ledger.is_full:
+                self._fold_in()
             if self._is_log_long():
                 self._checkpoint()
 
     def _is_log_long(self) -> bool:
         ledger = self._ledger
+        if ledger.commits == self._looked_at:
+            return False  # nothing was folded in, so it is as long as it was
+        self._looked_at = ledger.commits
+        # DuckDB may have had a checkpoint of its own.
+        self._keep_log_private()
         return (
             ledger.unchecked > CHECKPOINT_ROWS
             or ledger.commits > CHECKPOINT_COMMITS
             or opening.log_size(self._path) > CHECKPOINT_BYTES
         ) and time.monotonic() >= self._checkpoint_from
+
+    def _keep_log_private(self) -> None:
+        if self._is_there():
+            opening.keep_log_private(self._path)
 
     def _nap(self) -> float | None:
         """How long to wait for a verb before there is something to do without one."""
@@ -249,6 +295,8 @@ class DuckDBStore(IndexStore):
         if self._retention.going is not None and not self._broken:
             return 0.0
         naps = [IDLE_SECONDS] if self._ledger.unchecked or self._retention.limited else []
+        if self._ledger.waiting and not self._broken:
+            naps.append(FOLD_SECONDS)
         if self._pulse is not None and self._index.seats and not self._broken:
             naps.append(self._pulse.every)
         return min(naps, default=None)
@@ -260,7 +308,8 @@ class DuckDBStore(IndexStore):
         self._listen_again(self._index)
         if chores := self._chores():
             self._commit(chores)
-        if quiet >= IDLE_SECONDS and self._ledger.unchecked:
+        self._fold_in()
+        if quiet >= IDLE_SECONDS and self._ledger.unchecked and self._is_well():
             self._checkpoint()
 
     def _chores(self) -> list[_Op]:
@@ -290,8 +339,6 @@ class DuckDBStore(IndexStore):
     def _commit(self, batch: list[_Op]) -> None:
         index = self._index
         self._kept = 0
-        if self._is_there():
-            opening.keep_log_private(self._path)
         try:
             for self._at, op in enumerate(batch):
                 try:
@@ -300,19 +347,23 @@ class DuckDBStore(IndexStore):
                     op.error = error
             self._at = len(batch)
             handed = self._fill_open_slots(index)
-            self._write_out(index)
+            self._keep(index)
         except Exception as error:  # noqa: BLE001 - every caller is told
             self._reopen(batch, error)
             return
         self._hand_out(handed, index.take_calls())
         for op in batch:
-            op.done.release()
+            op.finish()
         self._tell_listeners()
 
     def _reopen(self, batch: list[_Op], error: Exception) -> None:
         """Go back to what is on disk after a failed commit: whoever waited for it is told that it was not kept."""
         before = self._index
         try:
+            if isinstance(error, _FileGoneError):
+                # The journal goes with its file, or it would be in the way of the next one.
+                with contextlib.suppress(duckdb.Error):
+                    self._ledger.fold_in()
             self._ledger.close()
             if isinstance(error, _FileGoneError):
                 raise error
@@ -326,7 +377,7 @@ class DuckDBStore(IndexStore):
             if i >= self._kept and not isinstance(op.error, NbqueueError):
                 op.error = self._failure(error)
                 op.error.__cause__ = error
-            op.done.release()
+            op.finish()
         if not self._ailing:
             self._tell_of_reopening(before)
 
@@ -349,7 +400,7 @@ class DuckDBStore(IndexStore):
     def _refuse(self, batch: list[_Op]) -> None:
         for op in batch:
             op.error = QueueUnavailable(self._broken or self._ailing)
-            op.done.release()
+            op.finish()
 
     def _is_well(self) -> bool:
         """Whether there is an open file; where it could not be opened again, it is tried now and then."""
@@ -381,6 +432,7 @@ class DuckDBStore(IndexStore):
         self._ledger = Ledger(opening.connect(self._path), self.name)
         try:
             self._ledger.prepare()
+            self._ledger.use_journal(self._path)
             index = self._recover(before)
             index.rewatch(before.watchers())
         except BaseException:
@@ -438,9 +490,12 @@ class DuckDBStore(IndexStore):
         """Run one read-only SELECT over the views and the given frames."""
         try:
             return super().query(sql, params, frames)
-        except _FATAL as error:
-            with contextlib.suppress(NbqueueError):
-                self._run(partial(_fail, error))
+        except (*_FATAL, DispatchFailed) as failed:
+            # What waited in the journal could not be folded in, or DuckDB gave up later.
+            error = failed.__cause__ if isinstance(failed, DispatchFailed) and failed.__cause__ else failed
+            if failed is error:
+                with contextlib.suppress(NbqueueError):
+                    self._run(partial(_fail, error))
             msg = f"{self.name} was opened again over this query, which broke off ({first_line(error)}); ask again"
             raise QueueUnavailable(msg) from error
 
@@ -457,6 +512,11 @@ class DuckDBStore(IndexStore):
             raise _FileGoneError
 
     def _write_out(self, index: Index) -> None:
+        self._keep(index)
+        self._ledger.fold_in()
+
+    def _keep(self, index: Index) -> None:
+        """Commit what the index has ready."""
         writes = Writes.of(index)
         if writes:
             if not self._is_there():
@@ -466,8 +526,20 @@ class DuckDBStore(IndexStore):
         self._kept = self._at
         index.settle()
 
+    def _fold_in(self) -> bool:
+        """Bring what waits in the journal into the tables; gives whether it is there."""
+        try:
+            self._ledger.fold_in()
+        except Exception as error:  # noqa: BLE001 - the journal has it, and whoever comes next is told
+            self._reopen([], error)
+            return False
+        return True
+
     def _checkpoint(self) -> None:
         self._checkpoint_from = time.monotonic() + CHECKPOINT_PAUSE
+        if not self._fold_in():
+            return
+        self._looked_at = 0
         try:
             self._ledger.checkpoint()
         except duckdb.Error as error:
@@ -475,6 +547,7 @@ class DuckDBStore(IndexStore):
             self._ledger.unchecked = self._ledger.commits = 0
             if isinstance(error, _FATAL):
                 self._reopen([], error)
+        self._keep_log_private()
 
     def close(self) -> None:
         """Write what is left, and let go of the file; a fork's copy does neither, since both are its parent's."""
@@ -486,7 +559,7 @@ class DuckDBStore(IndexStore):
             self._stopping = True
         self._news.set()
         self._thread.join()
-        if not self._broken and self._ledger.unchecked:
+        if not self._broken and (self._ledger.unchecked or self._ledger.waiting):
             self._checkpoint()
         with contextlib.suppress(duckdb.Error):
             self._ledger.close()
@@ -497,5 +570,5 @@ class DuckDBStore(IndexStore):
         self._ownership.release()
 
 
-def _fail(error: Exception, _index: Index) -> None:
+def _fail(error: BaseException, _index: Index) -> None:
     raise error

@@ -30,6 +30,8 @@ STEPS: dict[int, tuple[str, ...]] = {
         # What was handed in lately is kept, though no job refers to it yet.
         "ALTER TABLE code ADD COLUMN put_us BIGINT",
     ),
+    # What is committed may be in a journal beside the file, which an older nbqueue would not read.
+    3: ("INSERT INTO meta VALUES ('folded', 0), ('journal', 0), ('journal_before', 0)",),
 }
 
 

@@ -1,5 +1,7 @@
 """A queue file that nobody has, opened for reading alone: nothing is recovered, migrated or moved over.
 
+What waits in its journal is shown with it: both are then read through tables in memory.
+
 It is for whoever wants to see a file as it was left. Whoever works on it opens a store.
 """
 
@@ -13,13 +15,17 @@ from typing import TYPE_CHECKING, Self
 from filelock import FileLock, Timeout
 
 from nbqueue.errors import QueueUnavailable
+from nbqueue.stores.ledger import waiting_in, write
 from nbqueue.stores.opening import cannot_open
 from nbqueue.stores.owner import check_path
 from nbqueue.stores.reader import run_query
-from nbqueue.stores.schema import SCHEMA_VERSION
+from nbqueue.stores.schema import SCHEMA_VERSION, TABLE_NAMES, TABLES, VIEWS
 
 if TYPE_CHECKING:
+    import duckdb
     import pandas as pd
+
+    from nbqueue.stores.writes import Writes
 
 __all__ = ["Onlooker"]
 
@@ -57,6 +63,9 @@ class Onlooker:
             self._connection.execute("SET TimeZone='UTC'")
             #: The version of the file's tables, and the newest that this nbqueue knows.
             self.schema, self.known_schema = self._version(path), SCHEMA_VERSION
+            if self.schema == SCHEMA_VERSION and (waiting := waiting_in(self._connection, path)):
+                self._connection.close()
+                self._connection = _together(path, waiting)
             self._connection.execute("SET lock_configuration=true")
         except duckdb.Error as error:
             self._release()
@@ -104,3 +113,24 @@ class Onlooker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _together(path: Path, waiting: Sequence[Writes]) -> duckdb.DuckDBPyConnection:
+    """Give the views over a file and what waits in its journal; nothing of the file is copied."""
+    import duckdb
+
+    con = duckdb.connect()
+    con.execute("SET TimeZone='UTC'")
+    quoted = str(path).replace("'", "''")
+    con.execute(f"ATTACH '{quoted}' AS file (READ_ONLY)")
+    con.execute("SET enable_external_access=false")
+    for table in TABLES:
+        con.execute(table)
+    for writes in waiting:
+        write(con, writes)
+    for name in TABLE_NAMES:
+        con.execute(f"ALTER TABLE {name} RENAME TO waiting_{name}")
+        con.execute(f"CREATE VIEW {name} AS SELECT * FROM file.{name} UNION ALL SELECT * FROM waiting_{name}")
+    for view in VIEWS:
+        con.execute(view)
+    return con

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import duckdb
 
+from nbqueue.errors import QueueUnavailable
+from nbqueue.stores.journal import journal_path
 from nbqueue.stores.reader import first_line
 
 __all__ = ["cannot_open", "connect", "damage", "drop_empty_log", "is_damaged", "keep_log_private", "log_size"]
@@ -31,6 +33,12 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
     A new file is its user's alone. One that was there keeps its mode.
     """
     is_new = not path.exists()
+    journal = journal_path(path)
+    if is_new and journal.exists():
+        raise QueueUnavailable(
+            f"there is no {path}, but its journal {journal.name} is there: the file was moved or deleted alone; put it"
+            " back, or move the journal away, and with it what was handed in last"
+        )
     if is_new and stat.S_IMODE(path.parent.stat().st_mode) & _OTHERS:
         _make_apart(path)
     until = time.monotonic() + FOREIGN_SECONDS
@@ -86,8 +94,8 @@ def drop_empty_log(path: Path) -> None:
             log.unlink()
 
 
-def cannot_open(path: Path, error: duckdb.Error) -> str:
-    """Say in a sentence why DuckDB cannot open a file, and who has it."""
+def cannot_open(path: Path, error: duckdb.Error | OSError) -> str:
+    """Say in a sentence why a file cannot be opened, and who has it."""
     text = first_line(error)
     if "Could not set lock" in text:
         holder = text.partition("held in ")[2].partition(". See")[0] or "another program"

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 #: Raised by one, with a step in ``migrations``, whenever a file made by an older nbqueue needs one.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 COLUMNS: dict[str, str] = {
     "seq": "BIGINT NOT NULL",

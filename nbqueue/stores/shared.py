@@ -233,6 +233,11 @@ class SharedStore(Verbs):
         claims: list[Claim] = self._send("insert", (jobs, worker_id), {}, keep=seat.took if seat else None)
         return claims
 
+    def insert_soon(self, jobs: Sequence[NewJob], tell: Callable[[BaseException | None], None]) -> bool:
+        """Have this process's own store take new jobs while nobody waits; another's is asked by a thread."""
+        owned = self._owned
+        return owned is not None and self._role.ready is owned and owned.insert_soon(jobs, tell)
+
     def cancel(self, ids: Sequence[UUID], *, again: bool = False) -> list[Answer]:
         """Cancel pending jobs, ask running ones to stop."""
         answers: list[Answer] = self._send("cancel", (ids,), {"again": again}, {"again": True})

@@ -100,7 +100,7 @@ class ForeignFile:
         self._ownership.take()
         try:
             self._open()
-        except duckdb.Error as error:
+        except (duckdb.Error, OSError) as error:
             self._ownership.release(remove=True)
             raise QueueUnavailable(opening.cannot_open(path, error)) from error
         except BaseException:
@@ -114,6 +114,7 @@ class ForeignFile:
         self._ledger = Ledger(self._connection, self.name)
         try:
             self._ledger.prepare()
+            self._ledger.use_journal(self._path)
             self.foreign = self._find()
         except BaseException:
             self._ledger.close()

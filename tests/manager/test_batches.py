@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ import pytest
 from pandas.testing import assert_frame_equal, assert_index_equal, assert_series_equal
 
 import nbqueue as nbq
-from nbqueue.stores import books, ledger
+from nbqueue.stores import books, journal
 from nbqueue.stores.ledger import Ledger
 from nbqueue.testing import drain
 
@@ -733,13 +734,13 @@ def test_all_rows_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """If the last thing that a batch writes fails, no row of it is there, here or after a restart."""
 
     def full(*_given: object) -> None:
-        raise duckdb.IOException("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     path = tmp_path / "jobs.duckdb"
     with nbq.connect(path) as queues:
         kept = queues.map("x:y", [1, 2], key="scores")
         with monkeypatch.context() as patch:
-            patch.setattr(ledger.heads, "put_heads", full)
+            patch.setattr(journal.Journal, "append", full)
             for key in (None, "scores"):
                 with pytest.raises(nbq.DispatchFailed, match="nothing of this call was accepted"):
                     queues.map("x:y", [3, 4, 5], key=key)

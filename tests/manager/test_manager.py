@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import threading
 import uuid
@@ -21,6 +22,7 @@ from nbqueue.handlers.handler import Handler
 from nbqueue.handlers.registry import Call, registry
 from nbqueue.store import Selection
 from nbqueue.stores.duckdb import DuckDBStore
+from nbqueue.stores.journal import Journal
 from nbqueue.stores.memory import MemoryStore
 
 SOON = 20.0
@@ -362,6 +364,30 @@ def test_adispatch_many_at_once(queues: nbq.QueueManager) -> None:
     records = queues.store.get([receipt.job_id for receipt in receipts])
     assert {record.spec.priority for record in records} == {3}
     assert {record.payload for record in records} == {'{"args":[["users.csv"]],"kwargs":{}}'}
+
+
+def test_adispatch_is_told_what_came_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a thread that waits: those of one commit fail together, one who stopped waiting keeps nobody up."""
+
+    def full(*_given: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def main(queues: nbq.QueueManager) -> list[object]:
+        gone, *tasks = (asyncio.create_task(queues.adispatch(DATA)) for _ in range(20))
+        await asyncio.sleep(0)
+        gone.cancel()
+        return list(await asyncio.gather(*tasks, return_exceptions=True))
+
+    with nbq.connect(tmp_path / "jobs.duckdb") as queues:
+        assert {type(one) for one in asyncio.run(main(queues))} == {nbq.JobDispatch}
+        assert len(queues.jobs()) == 20
+        assert queues._pool is None
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "append", full)
+            failed = asyncio.run(main(queues))
+        assert {type(one) for one in failed} <= {nbq.DispatchFailed, nbq.QueueUnavailable}
+        assert "No space left on device" in str(failed[0])
+        assert len(queues.jobs()) == 20
 
 
 def test_a_job_hands_in_work_while_its_queue_closes(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from pathlib import Path
 import duckdb
 
 from nbqueue.slots import SlotFile
-from nbqueue.stores import duckdb as module
+from nbqueue.stores import duckdb as module, journal
 from nbqueue.stores.ledger import Ledger
 from nbqueue.testing import FakeClock, FakeWorker, new_job
 
@@ -88,9 +88,23 @@ if point == "while it runs":
 elif point == "between result and commit":
     before("commit")
     worker.end(second, result="1")
+elif point == "in an append":
+    write_at = journal._write_at
+    journal._write_at = lambda file, data, at: (write_at(file, data[: len(data) // 2], at), die())
+    insert(40)
+elif point == "in a fold, rows written":
+    after("_write")
+    store.query("SELECT 1")
+elif point == "between fold and cut":
+    before("_forget_waiting")
+    store.query("SELECT 1")
 elif point == "in a commit, rows written":
     after("_write")
-    insert(40)
+    insert(5_000)
+elif point == "after an append over what was folded in":
+    store.query("SELECT 1")
+    after("commit")
+    worker.end(second, result="1")
 elif point == "between commit and answer":
     after("commit")
     worker.end(second, result="1")
@@ -111,12 +125,18 @@ POINTS = (
     "between claim and start",
     "while it runs",
     "between result and commit",
+    "in an append",
+    "in a fold, rows written",
+    "between fold and cut",
+    "after an append over what was folded in",
     "in a commit, rows written",
     "between commit and answer",
     "at any time in a commit",
     "in a checkpoint",
     "after a checkpoint",
 )
+#: Where the worker died, not knowing that its report had been kept.
+REPORTED = ("between commit and answer", "after an append over what was folded in")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no kill -9 here")
@@ -135,7 +155,7 @@ def test_killed(path: Path, point: str) -> None:
 
     store = DuckDBStore(path)
     try:
-        audit(store, told, reported=point == "between commit and answer")
+        audit(store, told, reported=point in REPORTED)
         finish(store)
     finally:
         store.close()
@@ -173,8 +193,8 @@ CUTS = int(os.environ.get("NBQUEUE_CUTS", "16"))
 
 
 @pytest.fixture(scope="module")
-def left_behind(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
-    """A file and its log, as a death left them."""
+def left_behind(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A file, its log and its journal, as a death left them."""
     path = tmp_path_factory.mktemp("cut") / "jobs.duckdb"
     clock = FakeClock()
     store = DuckDBStore(path, clock=clock.time, ticks=clock.ticks)
@@ -186,24 +206,31 @@ def left_behind(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]
         for claim in worker.take(50):
             worker.end(claim, result='"r"')
         worker.leave()
-    found = path.read_bytes(), path.with_name("jobs.duckdb.wal").read_bytes()
+    store.query("SELECT 1")
+    store.insert([new_job(clock) for _ in range(50)])
+    for job in (new_job(clock) for _ in range(50)):
+        store.insert([job])
+    found = {end: path.with_name(path.name + end).read_bytes() for end in BESIDE.values()}
     store.close()
-    assert all(found)
+    assert all(found.values())
+    found[".journal"] = found[".journal"].rstrip(b"\0")
     return found
 
 
-def cut(path: Path, left_behind: tuple[bytes, bytes], chance: random.Random) -> str:
-    """Write the file and its log with an end missing, or nothing but zeros there, as after a power failure."""
-    which = chance.choice(("file", "log"))
-    for name, data in zip(("file", "log"), left_behind, strict=True):
-        at = chance.randrange(len(data)) if name == which else len(data)
+BESIDE = {"file": "", "log": ".wal", "journal": ".journal"}
+
+
+def cut(path: Path, left_behind: dict[str, bytes], chance: random.Random) -> str:
+    """Write the three with an end of one missing, or nothing but zeros there, as after a power failure."""
+    which = chance.choice(tuple(BESIDE))
+    for end, data in left_behind.items():
+        at = chance.randrange(len(data)) if end == BESIDE[which] else len(data)
         zeros = bytes(len(data) - at) if chance.random() < 0.3 else b""
-        target = path if name == "file" else path.with_name(path.name + ".wal")
-        target.write_bytes(data[:at] + zeros)
+        path.with_name(path.name + end).write_bytes(data[:at] + zeros)
     return which
 
 
-def test_cut_files(path: Path, left_behind: tuple[bytes, bytes]) -> None:
+def test_cut_files(path: Path, left_behind: dict[str, bytes]) -> None:
     """A file that lacks an end opens, or it is said why it does not: when it is opened, or when that part is read."""
     chance = random.Random(20)
     met: Counter[str] = Counter()
@@ -213,7 +240,8 @@ def test_cut_files(path: Path, left_behind: tuple[bytes, bytes]) -> None:
         assert not said or (said.startswith(str(path)) and "is damaged" in said)
         met[f"{which} {'refused' if said else 'opened'}"] += 1
     assert met["file refused"]
-    assert met["log opened"]
+    assert met["log refused"]  # what the journal goes on from is missing
+    assert met["journal opened"]
 
 
 def read_all(path: Path) -> str:

@@ -41,11 +41,12 @@ def slots(path: Path) -> Iterator[Callable[[str], SlotFile]]:
 
 
 def crash(store: DuckDBStore) -> None:
-    """Leave a store as a death does: the file and its log are what they were before anybody tidied up."""
-    log = store._path.with_name(store._path.name + ".wal")
-    found = {path: path.read_bytes() for path in (store._path, log) if path.exists()}
+    """Leave a store as a death does: the file, its log and its journal are what they were before anybody tidied up."""
+    beside = [store._path.with_name(store._path.name + end) for end in (".wal", ".journal")]
+    found = {path: path.read_bytes() for path in (store._path, *beside) if path.exists()}
     store.close()
-    log.unlink(missing_ok=True)
+    for path in beside:
+        path.unlink(missing_ok=True)
     for path, data in found.items():
         path.write_bytes(data)
 
@@ -168,6 +169,7 @@ def test_lease_of_a_file_that_does_not_know_it(
     slots("w1")
     store.insert([new_job(clock)])
     worker.take_one()
+    store.query("SELECT 1")  # so that it is in the file
     crash(store)
     with duckdb.connect(str(path)) as connection:
         connection.execute("UPDATE workers SET lease = NULL")

@@ -31,11 +31,12 @@ from nbqueue.testing.workers import bring, check_books, get, ids
 
 
 def crash(store: DuckDBStore) -> None:
-    """Leave a store as a death does: the file and its log are what they were before anybody tidied up."""
-    log = store._path.with_name(store._path.name + ".wal")
-    found = {path: path.read_bytes() for path in (store._path, log) if path.exists()}
+    """Leave a store as a death does: the file, its log and its journal are what they were before anybody tidied up."""
+    beside = [store._path.with_name(store._path.name + end) for end in (".wal", ".journal")]
+    found = {path: path.read_bytes() for path in (store._path, *beside) if path.exists()}
     store.close()
-    log.unlink(missing_ok=True)
+    for path in beside:
+        path.unlink(missing_ok=True)
     for path, data in found.items():
         path.write_bytes(data)
 
@@ -418,7 +419,8 @@ if not child:
         print(error, flush=True)
     store.close()
     os._exit(0)
-print(os.waitpid(child, 0)[1], store._ledger.unchecked, flush=True)
+ledger = store._ledger
+print(os.waitpid(child, 0)[1], ledger.unchecked + ledger._waiting_rows, flush=True)
 store.insert([new_job(FakeClock())])
 store.close()
 """

@@ -446,8 +446,8 @@ class DurableAgainstModel(StoreAgainstModel):
         return DuckDBStore(self.folder / "jobs.duckdb", clock=self.clock.time, ticks=self.clock.ticks)
 
     def reopen(self, *, clean: bool) -> None:
-        """Close, and after a death put the file and its log back as they were before that."""
-        names = [self.folder / name for name in ("jobs.duckdb", "jobs.duckdb.wal")]
+        """Close, and after a death put the file, its log and its journal back as they were before that."""
+        names = [self.folder / f"jobs.duckdb{end}" for end in ("", ".wal", ".journal")]
         found = {path: path.read_bytes() for path in names if path.exists()}
         self.store.close()
         if not clean:

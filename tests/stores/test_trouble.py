@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import duckdb
@@ -28,20 +28,20 @@ FULL = "IO Error: Could not write file: No space left on device"
 
 
 class Faulty:
-    """A connection that raises in place of its next statements."""
+    """A connection, or a journal, that raises in place of its next statements."""
 
-    def __init__(self, real: Any, *errors: Exception) -> None:
-        self._real, self._errors = real, list(errors)
+    def __init__(self, real: Any, errors: list[Exception]) -> None:
+        self._real, self._errors = real, errors
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("execute", "begin", "cursor") and self._errors:
+        if name in ("execute", "begin", "cursor", "append") and self._errors:
             raise self._errors.pop(0)
         return getattr(self._real, name)
 
 
 def inject(store: DuckDBStore, *errors: Exception) -> None:
-    ledger: Any = store._ledger
-    ledger._connection = Faulty(ledger._connection, *errors)
+    ledger, left = cast("Any", store._ledger), list(errors)
+    ledger._connection, ledger._journal = Faulty(ledger._connection, left), Faulty(ledger._journal, left)
 
 
 # ------------------------------------------------------------------------------------------------- full disk
@@ -57,7 +57,7 @@ from nbqueue.testing import FakeClock, FakeWorker, new_job
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that may not grow is an error then, as a full disk is
 duckdb.RETRY_SECONDS = 0.05
 path, clock = Path(sys.argv[1]), FakeClock()
-log = path.with_name(path.name + ".wal")
+log, journal = (path.with_name(path.name + end) for end in (".wal", ".journal"))
 kept, said = [], {}
 
 def room(most=resource.RLIM_INFINITY):
@@ -88,9 +88,9 @@ worker = FakeWorker(store, lease=1e9)
 claim = worker.take_one()
 store.listen(better.set)
 
-room(log.stat().st_size + 4_000)
+room(journal.stat().st_size + 4_000)
 refused("dispatch", until_full)
-room(log.stat().st_size)
+room(1)
 refused("report", lambda: worker.end(claim))
 refused("while full", lambda: dispatch(store))
 better.clear()

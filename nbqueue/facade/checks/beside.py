@@ -75,11 +75,12 @@ def place(path: Path, *, held: bool, mounts: Path = _MOUNTS) -> Iterator[Finding
         )
     if path.exists():
         yield fine("file", f"{path}, {_sizes(path)}")
-    elif _wal(path).exists():
+    elif found := [what for what, file in _beside(path).items() if file.exists()]:
+        name = _beside(path)[found[0]].name
         yield wrong(
             "file",
-            f"there is no {path}, but its log {_wal(path).name} is there: the file was moved or deleted alone;"
-            " put it back, or move the log away",
+            f"there is no {path}, but its {found[0]} {name} is there: the file was moved or deleted alone;"
+            f" put it back, or move the {found[0]} away",
         )
     else:
         yield note("file", f"there is no queue file {path} yet; the first dispatch or worker makes it")
@@ -172,7 +173,7 @@ def _locks_hold(folder: Path) -> bool | None:
 def room(path: Path) -> Iterator[Finding]:
     """Check what room there is."""
     free = shutil.disk_usage(path.parent).free
-    needed = max(_ROOM, 2 * _size(_wal(path)))
+    needed = max(_ROOM, 2 * _size(_beside(path)["log"]))
     size = _size(path)
     limit = _size_limit()
     if free < needed:
@@ -201,12 +202,13 @@ def _size_limit() -> int | None:
 
 
 def _sizes(path: Path) -> str:
-    log = _size(_wal(path))
+    log = _size(_beside(path)["log"])
     return shown(_size(path)) + (f", and {shown(log)} in its log" if log else "")
 
 
-def _wal(path: Path) -> Path:
-    return path.with_name(path.name + ".wal")
+def _beside(path: Path) -> dict[str, Path]:
+    """What belongs to a queue file and may have to be moved over into it."""
+    return {"log": path.with_name(path.name + ".wal"), "journal": path.with_name(path.name + ".journal")}
 
 
 def _size(path: Path) -> int:

@@ -1,0 +1,258 @@
+"""A file of numbered frames beside a queue file: what one append has synced is committed; knows neither jobs nor SQL.
+
+The file is a head, which binds it to one opening of one queue file, and frames. A frame is its number, the length and
+the checksum of its body, and the body. Numbers rise by one from each frame to the next and never start again. Once
+the frames have been folded into the queue file the next one is written over the first: writing where the disk has
+room already is quicker to sync than making a file longer (0.09 against 0.15 ms).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import struct
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from nbqueue.errors import QueueUnavailable
+
+__all__ = ["Found", "Frame", "Journal", "file_mode", "journal_path", "read_journal"]
+
+_MAGIC = b"nbqueue journal\n"
+_HEAD = struct.Struct("<16sQI")
+_FRAME = struct.Struct("<QII")
+#: The file grows in steps of so many bytes.
+_STEP = 1 << 18
+# One call that writes and syncs gives the GIL up once, where a job may take its time to give it back.
+_SYNCED = 0 if sys.platform in ("darwin", "win32") else getattr(os, "O_DSYNC", 0)
+_OPEN = os.O_RDWR | _SYNCED | getattr(os, "O_BINARY", 0)
+
+
+class Frame(NamedTuple):
+    """What one append wrote."""
+
+    number: int
+    body: bytes
+
+
+class Found(NamedTuple):
+    """What a journal has, as some process left it."""
+
+    #: Of the opening that wrote it.
+    identity: int
+    #: Those that the queue file does not have.
+    frames: list[Frame]
+
+
+def journal_path(path: Path) -> Path:
+    """Where the journal of a queue file is."""
+    return path.with_name(path.name + ".journal")
+
+
+def read_journal(path: Path, folded: int) -> Found | None:
+    """Give what a journal has, up to the first frame that was not written to its end; None where there is none.
+
+    Parameters
+    ----------
+    path : Path
+        The journal.
+    folded : int
+        The number of the last frame that the queue file has.
+
+    Raises
+    ------
+    QueueUnavailable
+        If it is none of ours, or damaged.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    head = data[: _HEAD.size]
+    if len(head) < _HEAD.size or head != _head(_HEAD.unpack(head)[1]):
+        # It was complete before it had this name.
+        raise QueueUnavailable(_damage(path, "it does not begin as a journal does"))
+    return Found(
+        _HEAD.unpack(head)[1], [frame for frame in _frames(path, data, folded) if frame.number > folded]
+    )
+
+
+def _head(identity: int) -> bytes:
+    return _HEAD.pack(_MAGIC, identity, zlib.crc32(_MAGIC + identity.to_bytes(8, "little")))
+
+
+def _frames(path: Path, data: bytes, folded: int) -> Iterator[Frame]:
+    at, before = _HEAD.size, None
+    while frame := _frame_at(data, at):
+        if before is not None and frame.number != before + 1:
+            return  # of an earlier round, which the queue file has
+        yield frame
+        at, before = at + _FRAME.size + len(frame.body), frame.number
+    if at + _FRAME.size > len(data):
+        return
+    # A frame is begun when the one before it is on disk: one that was torn by a death has no successor.
+    number, length, _ = _FRAME.unpack_from(data, at)
+    after = _frame_at(data, at + _FRAME.size + length)
+    if number > folded and after is not None and after.number == number + 1:
+        raise QueueUnavailable(_damage(path, f"frame {number} is not what was written"))
+
+
+def _frame_at(data: bytes, at: int) -> Frame | None:
+    if at + _FRAME.size > len(data):
+        return None
+    number, length, checksum = _FRAME.unpack_from(data, at)
+    body = data[at + _FRAME.size : at + _FRAME.size + length]
+    if not number or len(body) < length or checksum != _checksum(number, body):
+        return None
+    return Frame(number, body)
+
+
+def _checksum(number: int, body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(number.to_bytes(8, "little")))
+
+
+def _damage(path: Path, why: str) -> str:
+    return (
+        f"{path} is damaged: something has cut or overwritten a part of it ({why}); put a copy of it and of the queue"
+        " file back in their place, or move it away, and with it what was handed in last"
+    )
+
+
+class Journal:
+    """A new journal, in place of one that is spent.
+
+    Parameters
+    ----------
+    path : Path
+        The journal.
+    identity : int
+        Of this opening of the queue file.
+    number : int
+        The last that was ever given to a frame of this queue.
+    mode : int
+        Who may read it: whoever may read the queue file.
+    """
+
+    def __init__(self, path: Path, identity: int, number: int, mode: int):
+        self._path, self._identity, self._mode = path, identity, mode
+        self.number = number
+        draft = path.with_name(path.name + ".new")
+        draft.unlink(missing_ok=True)
+        try:
+            self._file = os.open(draft, _OPEN | os.O_CREAT | os.O_EXCL, mode)
+            try:
+                self._write(_head(identity), 0)
+            finally:
+                os.close(self._file)
+            # Under its own name it is complete, so a head that cannot be read is a damaged one.
+            draft.replace(path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+        self._file = os.open(path, _OPEN)
+        found = os.fstat(self._file)
+        self._found = (found.st_dev, found.st_ino)
+        self._at = _HEAD.size
+        #: How far the file reaches.
+        self._room = _HEAD.size
+
+    @property
+    def size(self) -> int:
+        """How many bytes are in use."""
+        return self._at - _HEAD.size
+
+    def is_there(self) -> bool:
+        """Whether the path still leads to this file."""
+        try:
+            found = os.stat(self._path)  # noqa: PTH116 - a fifth of what Path.stat takes, and asked at every commit
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._found
+
+    def is_gone(self) -> bool:
+        """Whether there is none any more."""
+        return not self.is_there() and not self._path.exists()
+
+    def again(self) -> Journal:
+        """Make it anew, after it was removed; the queue file has all that it had."""
+        self.close(remove=False)
+        return Journal(self._path, self._identity, self.number, self._mode)
+
+    def append(self, body: bytes) -> int:
+        """Write a frame; it is on disk when its number is returned, and not at all where this raises."""
+        number = self.number + 1
+        frame = _FRAME.pack(number, len(body), _checksum(number, body)) + body
+        try:
+            self._make_room(self._at + len(frame))
+            self._write(frame, self._at)
+        except BaseException:
+            # Nobody will be told that it was kept, so the next opening must not find it.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._at)
+                self._room = self._at
+            raise
+        self.number = number
+        self._at += len(frame)
+        return number
+
+    def _make_room(self, end: int) -> None:
+        if end > self._room and hasattr(os, "posix_fallocate"):
+            step = -(-(end - self._room) // _STEP) * _STEP
+            os.posix_fallocate(self._file, self._room, step)
+            self._room += step
+
+    def _write(self, data: bytes, at: int) -> None:
+        left = memoryview(data)
+        while left:
+            done = _write_at(self._file, left, at)
+            left, at = left[done:], at + done
+        if not _SYNCED:
+            _sync(self._file)
+
+    def begin_again(self) -> None:
+        """Write the next frame over the first: the queue file has them all."""
+        self._at = _HEAD.size
+
+    def close(self, *, remove: bool) -> None:
+        """Let go of it; ``remove`` where the queue file has all that it had."""
+        os.close(self._file)
+        if remove and self.is_there():
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+
+def file_mode(path: Path) -> int:
+    """Who may read what lies beside a queue file: whoever may read that."""
+    return stat.S_IMODE(path.stat().st_mode) & 0o666
+
+
+def _write_at(file: int, data: memoryview, at: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(file, data, at)
+    os.lseek(file, at, os.SEEK_SET)
+    return os.write(file, data)
+
+
+def _sync(file: int) -> None:
+    if sys.platform == "darwin":
+        import fcntl
+
+        # There, fsync leaves it to the disk when it writes.
+        fcntl.fcntl(file, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(file)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have a file's name on disk as well, where folders can be synced."""
+    with contextlib.suppress(OSError):
+        end = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(end)
+        finally:
+            os.close(end)

@@ -1,0 +1,135 @@
+"""What one commit takes, and the text of it that a journal keeps: JSON, so that reading it runs nothing.
+
+Rows go by columns, without those that hold nothing. DuckDB reads that text itself, without the GIL: 2.7 µs a row
+beside 1.4 µs for writing it, where an appender takes 3.3 to 7 µs of the GIL.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import repeat
+from typing import Any
+from uuid import UUID
+
+from nbqueue.jobs import BatchRecord, Spec
+from nbqueue.retry import RetryPolicy
+from nbqueue.stores import schema
+from nbqueue.stores.index import Index
+from nbqueue.stores.live import Row
+
+__all__ = ["INSERT_TEXTS", "Writes", "rows_text", "spec_of"]
+
+_NAMES = tuple(schema.COLUMNS)
+_UUIDS = frozenset(name for name, kind in schema.COLUMNS.items() if kind == "UUID")
+_encode = json.JSONEncoder(check_circular=False, ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _read(name: str) -> str:
+    return f"unnest(c.{name})" + ("::UUID" if name in _UUIDS else "")
+
+
+_SHAPE = ", ".join(
+    f'"{name}":["{"VARCHAR" if name in _UUIDS else kind.split()[0]}"]'
+    for name, kind in schema.COLUMNS.items()
+)
+#: Inserts all rows of a list of texts.
+INSERT_TEXTS = (
+    f"INSERT INTO ledger SELECT {', '.join(map(_read, _NAMES))}"
+    f" FROM (SELECT from_json(unnest(?::VARCHAR[]), '{{{_SHAPE}}}') AS c)"
+)
+
+
+def rows_text(rows: Sequence[Row]) -> str:
+    """Give rows by their columns, as JSON.
+
+    Raises
+    ------
+    UnicodeEncodeError
+        Not here, but when it is encoded: where a text has halves of characters.
+    """
+    columns: dict[str, Sequence[Any]] = {}
+    count = len(rows)
+    # Of no rows there is no column.
+    for name, column in zip(_NAMES, zip(*rows, strict=True), strict=False):
+        if column.count(None) == count:
+            continue
+        columns[name] = [i and i.hex for i in column] if name in _UUIDS else column
+    return _encode(columns)
+
+
+def _rows(text: str) -> list[Row]:
+    columns: dict[str, list[Any]] = json.loads(text)
+    for name in _UUIDS & columns.keys():
+        columns[name] = [i and UUID(i) for i in columns[name]]
+    return list(zip(*(columns.get(name, repeat(None)) for name in _NAMES), strict=False)) if columns else []
+
+
+def spec_of(row: Sequence[Any]) -> Spec:
+    """Give a spec out of its row, whose first column is its number."""
+    _, command, queue, priority, origin, code, tries, timeout, retry = row
+    return Spec(command, queue, priority, origin, code, tries, timeout, RetryPolicy.from_json(retry))
+
+
+@dataclass(slots=True)
+class Writes:
+    """What one commit takes: rows for the ledger, and what they refer to."""
+
+    rows: list[Row] = field(default_factory=list)
+    specs: list[tuple[int, Spec]] = field(default_factory=list)
+    queues: list[str] = field(default_factory=list)
+    #: (number, worker id, host, pid, executor, concurrency, joined in microseconds, lease in seconds).
+    workers: list[tuple[int, str, str, int, str, int, int, float]] = field(default_factory=list)
+    batches: list[BatchRecord] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, index: Index) -> Writes:
+        """Take what an index has ready, and leave it none."""
+        workers = [
+            (number, w.worker_id, w.host, w.pid, w.executor, w.concurrency, round(now * 1e6), w.lease)
+            for number, w, now in index.new_workers
+        ]
+        writes = cls(index.rows, index.new_specs, index.new_queues, workers, index.new_batches)
+        index.rows, index.new_specs, index.new_queues, index.new_workers = [], [], [], []
+        index.new_batches = []
+        return writes
+
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.specs or self.queues or self.workers or self.batches)
+
+    @property
+    def are_rows(self) -> bool:
+        """Whether there are rows, and nothing else."""
+        return bool(self.rows) and not (self.specs or self.queues or self.workers or self.batches)
+
+    def extend(self, other: Writes) -> None:
+        """Put another's after these."""
+        self.rows += other.rows
+        self.specs += other.specs
+        self.queues += other.queues
+        self.workers += other.workers
+        self.batches += other.batches
+
+    def text(self) -> str:
+        """Give it as one line of JSON for the rows, and one for the rest, if there is any."""
+        rows = rows_text(self.rows)
+        if self.are_rows:
+            return rows
+        batches = [asdict(batch) | {"batch_id": batch.batch_id.hex} for batch in self.batches]
+        specs = [[number, *spec[:7], spec.retry.to_json()] for number, spec in self.specs]
+        return f"{rows}\n{_encode([specs, self.queues, self.workers, batches])}"
+
+    @classmethod
+    def read(cls, text: str) -> Writes:
+        """Give back what ``text`` was made of."""
+        rows, _, rest = text.partition("\n")
+        writes = cls(_rows(rows))
+        if rest:
+            specs, queues, workers, batches = json.loads(rest)
+            writes.specs = [(row[0], spec_of(row)) for row in specs]
+            writes.queues, writes.workers = queues, [tuple(worker) for worker in workers]
+            for batch in batches:
+                of = {"batch_id": UUID(batch["batch_id"]), "runs": tuple(map(tuple, batch["runs"]))}
+                writes.batches.append(BatchRecord(**batch | of))
+        return writes
