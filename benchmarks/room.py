@@ -3,7 +3,8 @@
 1. Rounds of dispatch, run, prune and checkpoint: the size of the file after each. As much goes as comes, so it should
    stop growing.
 2. One prune of a long history while another thread asks for the queues all the time: how long that one waits.
-3. Commits of one job each, then a death: how large the log is, and how long the next owner takes to open the file.
+3. Commits of one job each, then a death: how large log and journal are, and how long the next owner takes to open the
+   file.
 
 The store is driven by a worker that runs nothing, so that the figures are those of the file. Slowness is no error: the
 exit code is 0 whenever everything was measured.
@@ -53,7 +54,7 @@ class Room:
         self.prune_round = Figure("prune a round", "ms")
         self.prune = Figure("prune a long history", "s")
         self.wait = Figure("longest wait during that", "ms")
-        self.log = Figure("log at its largest", "MiB")
+        self.log = Figure("log and journal at their largest", "MiB")
         self.commit = Figure("commits of one job", "1/s")
         self.reopen = Figure("open after a death", "s")
 
@@ -112,17 +113,21 @@ class Room:
 
     def death(self, commits: int) -> None:
         """Commit one job so many times, and open what a death would have left."""
-        path, log = self._folder / "log.duckdb", self._folder / "log.duckdb.wal"
         store, largest, left = self._open("log.duckdb"), 0, self._folder / "left.duckdb"
+        path = self._folder / "log.duckdb"
+        beside = [path.with_name(path.name + end) for end in (".wal", ".journal")]
         start = perf_counter()
         for _ in range(commits):
             store.insert([new_job(self._clock, payload=_text(100))])
-            size = log.stat().st_size if log.exists() else 0
+            size = sum(file.stat().st_size for file in beside if file.exists())
             if size > largest:
                 largest = size
-                # The worst moment for a death is the one with the longest log.
-                for file in (path, log):
-                    shutil.copyfile(file, left.with_name(file.name.replace("log.duckdb", left.name)))
+                # The worst moment for a death is the one with the most to take over.
+                for file in (path, *beside):
+                    copy = left.with_name(file.name.replace(path.name, left.name))
+                    copy.unlink(missing_ok=True)
+                    if file.exists():
+                        shutil.copyfile(file, copy)
         self.commit.values.append(commits / (perf_counter() - start))
         self.log.values.append(largest / MEBIBYTE)
         store.close()

@@ -68,14 +68,16 @@ __version__ = "0.1.0"
 #: What few need takes half of the time of the import: it is imported when it is first named.
 _LATE = {"DaskExecutor": "nbqueue.executors.dask.executor", "ProcessExecutor": "nbqueue.executors.process"}
 
+if not TYPE_CHECKING:
+    # Whoever checks types would take any name for one of ours.
 
-def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    def __getattr__(name: str) -> Any:
+        if name not in _LATE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
 
-    found = globals()[name] = getattr(import_module(_LATE[name]), name)
-    return found
+        found = globals()[name] = getattr(import_module(_LATE[name]), name)
+        return found
 
 
 def __dir__() -> list[str]:

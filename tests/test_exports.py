@@ -55,6 +55,12 @@ def test_name_is_listed(name: str) -> None:
     assert name in dir(nbqueue)
 
 
+def test_no_other_name() -> None:
+    """A name that is none is an error; for type checkers as well, or the comment would be one too many."""
+    with pytest.raises(AttributeError, match="no attribute 'dispach'"):
+        nbqueue.dispach  # type: ignore[attr-defined]  # noqa: B018
+
+
 def test_is_an_ipython_extension() -> None:
     """``%load_ext nbqueue`` finds its hook."""
     assert callable(nbqueue.load_ipython_extension)

@@ -72,8 +72,14 @@ class Board:
 
     @property
     def started(self) -> float:
-        """When it was begun; of use where ``fence`` is the same before and after."""
+        """When it was begun, or else the one before."""
         return self._words[_STARTED] / 1e9
+
+    def started_of(self, fence: int) -> float | None:
+        """When this claim was begun; None if it is not under way."""
+        # The time is there before the number, and another's may be when the number has gone.
+        started = self.started if self.fence == fence else None
+        return started if self.fence == fence else None
 
     # -- how much the parent has read of what the child wrote
 

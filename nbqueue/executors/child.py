@@ -270,7 +270,9 @@ class _Worker:
 
     def _say(self, fence: int, kind: str, *parts: Any) -> None:
         """Tell the parent what a job says; of a log also what was written before."""
-        self._line.send(kind, fence, *parts, *((self._written(),) if kind == "log" else ()))
+        if kind == "log":
+            parts = *parts, self._written() if outlet.is_connected() else None
+        self._line.send(kind, fence, *parts)
 
     def _is_reusable(self, report: Report) -> bool:
         """Whether another job may run here: nothing of this one runs on, there is memory, and output arrives."""

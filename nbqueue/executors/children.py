@@ -97,9 +97,10 @@ class Child:
         self.channel: Channel | None = None
         self._pidfd: int | None = None
         self._owner = os.getpid()
-        with contextlib.ExitStack() as undo:
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as given:
             self._socket, theirs = socket.socketpair()
             undo.callback(self._socket.close)
+            given.enter_context(theirs)
             self._life = Lifeline(self._key, home)
             undo.callback(self._life.cut)
             self._wake_up, self._woken = os.pipe()
@@ -110,18 +111,17 @@ class Child:
             self.tickets = Tickets.made()
             undo.callback(self.tickets.close)
             noted = Board.made()
-            undo.callback(os.close, noted)
+            given.callback(os.close, noted)
+            self.board = Board(os.dup(noted))
+            undo.callback(self.board.close)
             file = -1 if place is None else place[0].descriptor()
             if place is not None:
-                undo.callback(os.close, file)
-            with theirs:
-                shared = theirs.fileno(), self._life.reading, noted, self.tickets.reading, self._woken
-                self.process = self._begin(shared, file, 0 if place is None else place[1])
+                given.callback(os.close, file)
+            shared = theirs.fileno(), self._life.reading, noted, self.tickets.reading, self._woken
+            self.process = self._begin(shared, file, 0 if place is None else place[1])
+            undo.callback(self.kill)
+            self.streams = self._streams_of(self.process)
             undo.pop_all()
-        if file >= 0:
-            os.close(file)
-        self.board = Board(noted)
-        self.streams = self._streams_of(self.process)
         self._pidfd = _pidfd_of(self.process.pid)
         self._polls: dict[tuple[int, ...], select.poll] = {}
 
@@ -225,10 +225,10 @@ class Child:
         self._outdated = self._outdated or self._loaded.renewed()
         return self._outdated
 
-    def kill(self) -> None:
-        """End it and all that it started, at once."""
+    def kill(self, fence: int = 0) -> None:
+        """End it and all that it started, at once; where a claim is given, unless another one is under way."""
         with self._lock:
-            if self.process.returncode is None:
+            if self.process.returncode is None and (not fence or self.board.fence in (0, fence)):
                 self._kill_group()
 
     def _kill_group(self) -> None:

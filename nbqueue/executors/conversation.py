@@ -7,6 +7,7 @@ first runs. What stands behind it has not begun, and is taken back where that ta
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import deque
@@ -85,6 +86,9 @@ class Desk(Protocol):
     def end(self, report: Report, seconds: float | None = None) -> None:
         """Take the report of what ran, and how long that took."""
 
+    def look_at_clock(self) -> None:
+        """Give times as seconds since the epoch as the clock has it now."""
+
     def wall(self, moment: float) -> float:
         """Give a time of ``monotonic`` as seconds since the epoch."""
 
@@ -114,6 +118,8 @@ class Conversation:
         self._desk = desk
         self._grace = grace
         self._first = desk.attempt.claim
+        # Once for all of them: who is held up between two looks would have them overlap.
+        desk.look_at_clock()
         #: In the order in which they are run.
         self._claims: deque[Claim] = deque([self._first])
         self._lock = threading.Lock()
@@ -121,6 +127,8 @@ class Conversation:
         self._took_back = False
         #: Which was told to stop.
         self._told: int | None = None
+        #: When the one before was heard to have ended.
+        self._ended = monotonic()
         #: The child runs nothing any more.
         self.over = False
 
@@ -195,11 +203,7 @@ class Conversation:
         child.jobs += 1
         job = attempt.claim, attempt.context.started, parcel.number, whose, data, packed, where
         more = [] if child.stale else self._desk.more(child, self.claims)
-        try:
-            self._send(job, more)
-        except ChannelClosedError:
-            # It has gone, and how is found out where it is heard out.
-            return
+        self._send(job, more)
         child.parcels[whose] = parcel.number
         child.classes |= classes
         child.surroundings = here
@@ -210,15 +214,19 @@ class Conversation:
             # From here on it may be another's what is written there.
             child.streams.share()
             with self._lock:
-                if child.stale:
+                if child.stale or not child.tickets.put([claim.fence for claim in claims]):
                     self._desk.back(claims)
                     claims, more = [], []
                 else:
                     self._claims += claims
-                    child.tickets.put([claim.fence for claim in claims])
             child.jobs += len(more)
-        assert child.channel is not None
-        child.channel.send(("jobs", job, claims, [number for _, number in more]))
+        self._tell(("jobs", job, claims, [number for _, number in more]))
+
+    def _tell(self, message: tuple[Any, ...]) -> None:
+        # That it has gone is found out where it is heard out: it may have said how jobs ended before it went.
+        assert self._child.channel is not None
+        with contextlib.suppress(ChannelClosedError):
+            self._child.channel.send(message)
 
     def hear_out(self, *, again: bool = False) -> bool:
         """Listen until the child has nothing more; whether its first claim was begun, or is not to be tried again.
@@ -267,10 +275,10 @@ class Conversation:
         """Begin here what has begun there; whether there is something that has."""
         if self._desk.attempt is not None:
             return True
-        board, started = self._child.board, self._child.board.started
         with self._lock:
             claim = self._claims[0] if self._claims else None
-        if claim is None or board.fence != claim.fence:
+        started = None if claim is None else self._child.board.started_of(claim.fence)
+        if claim is None or started is None:
             return False
         self._begin(claim, started)
         return True
@@ -285,12 +293,11 @@ class Conversation:
         child, attempt = self._child, self._desk.attempt
         if child.board.fence == self._first.fence:
             self._note_begun()
-        if attempt is None:
-            return
-        if monotonic() - attempt.context.started > _LONG or self._desk.told is not None:
-            if len(self._claims) > 1:
-                self._desk.back(self.take_back())
-        elif not child.stale and (more := self._desk.more(child, self.claims)):
+        # Also where none has begun for so long: it may have been stopped between two.
+        since = self._ended if attempt is None else attempt.context.started
+        if monotonic() - since > _LONG or self._desk.told is not None:
+            self._desk.back(self.take_back())
+        elif attempt is not None and not child.stale and (more := self._desk.more(child, self.claims)):
             self._send(None, more)
 
     def _note_begun(self) -> None:
@@ -314,10 +321,13 @@ class Conversation:
         assert reason is not None
         if self._told != fence:
             self._told = fence
-            assert self._child.channel is not None
-            self._child.channel.send(("stop", fence, reason.value, self._grace))
+            self._tell(("stop", fence, reason.value, self._grace))
         elif monotonic() >= told + self._grace:
-            self._child.kill()
+            # Where it has ended by now, another may have begun; from here on none does.
+            self._desk.back(self.take_back())
+            self._hear()
+            if self._desk.attempt is attempt:
+                self._child.kill()
 
     def _see_off(self, error: ChannelClosedError | WireError, *, again: bool) -> bool:
         """See to what a child leaves that has gone: it costs what had begun, and nothing else."""
@@ -333,7 +343,10 @@ class Conversation:
             self.give_up()
             return True
         self.give_up(keep=1)
-        begun = child.board.fence == attempt.claim.fence
+        # What is not understood may have been how it ended.
+        begun = child.board.fence == attempt.claim.fence or (
+            isinstance(error, WireError) and child.board.started > attempt.context.started
+        )
         if not (begun or again or attempt.context.stop_reason is not None):
             return False
         how = (
@@ -378,7 +391,7 @@ class Conversation:
         capture, streams = attempt.context.capture, self._child.streams
         # What was written before it was written before.
         if written is None:
-            streams.listen()
+            streams.listen_unless_shared()
         else:
             streams.give_until(*written)
         capture.write("log", str(text))
@@ -396,8 +409,7 @@ class Conversation:
             answer = self._answers[what](self, *parts)
         except Exception as error:
             answer = pack_error(error)
-        assert self._child.channel is not None
-        self._child.channel.send(("answer", number, answer))
+        self._tell(("answer", number, answer))
 
     def _show(self, text: str, display_id: str, update: bool) -> None:  # noqa: FBT001 - as it comes
         self._attempt.context.capture.take(text, display_id=display_id, update=update)
@@ -438,9 +450,11 @@ class Conversation:
             else:
                 streams.give_until(*written, last=True)
             streams.go_on(None)
+            started_at = attempt.started_at if claim is self._first else desk.wall(times[0])
             report = attempt.report(ending, usage=usage)
-            report = report._replace(finished_at=max(attempt.started_at, finished_at))
+            report = report._replace(started_at=started_at, finished_at=max(started_at, finished_at))
         child.cpu_seconds = cpu_seconds
+        self._ended = monotonic()
         self.over = not reusable
         if claim is self._first:
             self._note_begun()

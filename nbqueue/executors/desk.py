@@ -81,6 +81,7 @@ class SlotDesk:
         self._pace = pace
         self._todo = todo
         self._take = take
+        self.look_at_clock()
 
     @property
     def attempt(self) -> Attempt | None:
@@ -125,9 +126,13 @@ class SlotDesk:
                     slot.conversation.strike(report.claim)
                 self._take(report)
 
+    def look_at_clock(self) -> None:
+        """Give times as seconds since the epoch as the clock has it now."""
+        self._epoch = self._runner.clock() - time.monotonic()
+
     def wall(self, moment: float) -> float:
         """Give a time of ``monotonic`` as seconds since the epoch."""
-        return self._runner.clock() - (time.monotonic() - moment)
+        return self._epoch + moment
 
     def back(self, claims: Sequence[Claim]) -> None:
         """Take back what was not begun: whatever slot is free takes it next."""

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-__all__ = ["flush", "is_whole", "set_up"]
+__all__ = ["flush", "is_connected", "is_whole", "set_up"]
 
 
 def flush() -> None:
@@ -22,7 +22,12 @@ def flush() -> None:
 def is_whole() -> bool:
     """Whether what is written still arrives: a job may have closed or replaced what it goes through."""
     streams = sys.stdout, sys.stderr
-    return streams == _streams and not any(stream.closed for stream in streams) and _ends() == _pipes
+    return streams == _streams and not any(stream.closed for stream in streams) and is_connected()
+
+
+def is_connected() -> bool:
+    """Whether standard output and error are the parent's pipes: a job may send them elsewhere for a while."""
+    return _ends() == _pipes
 
 
 def _ends() -> list[int]:

@@ -148,6 +148,9 @@ class ProcessExecutor(CellThreads[ProcessSlot]):
             desk.end(self._run(slot, attempt))
         else:
             self._run_in_children(slot, desk, handler)
+            with slot.lock:
+                if not slot.closed:
+                    slot.conversation = None
         if file is not None:
             # A child that has died cannot note that what it had begun is over.
             file.end(slot.number)
@@ -212,9 +215,11 @@ class ProcessExecutor(CellThreads[ProcessSlot]):
         child, attempt, conversation = slot.child, slot.attempt, slot.conversation
         slot.child = None
         if child is not None:
-            child.end(patience=0.0)
+            child.kill()
         if conversation is not None:
             conversation.give_up(keep=0 if attempt is None else 1)
+        if child is not None:
+            child.end(patience=0.0)
         if attempt is not None:
             how = f"what the process that ran it said is not understood: {error!r}"
             desk.end(attempt.report(attempt.died(how, "garbled")))
@@ -231,20 +236,18 @@ class ProcessExecutor(CellThreads[ProcessSlot]):
         try:
             conversation.open(handler)
         except WireError as error:
-            conversation.give_up(keep=1)
+            desk.back(conversation.take_back())
             desk.end(attempt.report(refused(InvalidCommand(str(error)))))
             return True
         except NbqueueError as error:
             # It was not sent, so nothing of it was run.
+            desk.back(conversation.take_back())
             desk.end(attempt.report(refused(error)._replace(cause="not sent")))
             return True
         done = conversation.hear_out(again=again)
         if conversation.over:
             slot.child = None
             child.end(patience=0.0)
-        with slot.lock:
-            if not slot.closed:
-                slot.conversation = None
         return done
 
     def _leave(self, slot: ProcessSlot) -> None:
@@ -311,9 +314,12 @@ class ProcessExecutor(CellThreads[ProcessSlot]):
 
     def _look_after(self, slot: ProcessSlot) -> None:
         # Its own thread kills it in time, unless the thread itself is held up, as by a child that reads no more.
-        child, told = slot.child, slot.told
-        if child is not None and told is not None and time.monotonic() > told + 2 * self._grace:
-            child.kill()
+        with slot.lock:
+            child, told, attempt = slot.child, slot.told, slot.attempt
+            if child is None or told is None or attempt is None or slot.conversation is None:
+                return
+            if time.monotonic() > told + 2 * self._grace:
+                child.kill(attempt.claim.fence)
 
     def _let_go(self, slots: Sequence[ProcessSlot], *, ended: bool) -> None:
         super()._let_go(slots, ended=ended)

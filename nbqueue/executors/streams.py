@@ -65,7 +65,7 @@ class Streams:
         with self._lock:
             self._capture = capture
 
-    def listen_unless_shared(self, *, age: float) -> None:
+    def listen_unless_shared(self, *, age: float = math.inf) -> None:
         """Take in what was written, if it can only be that of one job."""
         with self._lock:
             if not self.shared:

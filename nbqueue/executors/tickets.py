@@ -50,9 +50,13 @@ class Tickets:
         except OSError:
             return False
 
-    def put(self, fences: list[int]) -> None:
-        """Let these be begun; at most ``AT_ONCE``."""
-        os.write(self._writing, b"".join(map(_FENCE.pack, fences)))
+    def put(self, fences: list[int]) -> bool:
+        """Let these be begun; at most ``AT_ONCE``. False: there is no room, and none of them may be."""
+        try:
+            os.write(self._writing, b"".join(map(_FENCE.pack, fences)))
+        except BlockingIOError:
+            return False
+        return True
 
     def take(self) -> int | None:
         """Take the next one; None if there is none."""
@@ -79,10 +83,11 @@ class Tickets:
 
     def close(self) -> None:
         """Let go of it."""
-        for end in (self.reading, self._writing):
+        ends = self.reading, self._writing
+        self.reading = self._writing = -1
+        for end in ends:
             if end >= 0:
                 os.close(end)
-        self.reading = self._writing = -1
 
 
 def counted(descriptor: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
@@ -76,10 +77,17 @@ def put_batch(
     ]
     number = index.job
     index.insert(new, now)
-    numbers: Iterable[int] = range(number, number + len(jobs))
+    numbers: Sequence[int] = range(number, index.job)
+    counts = dict.fromkeys(State, 0)
+    counts[State.PENDING] = len(new)
+    if len(numbers) != len(new):
+        # A call that comes again after another of its key: some of its jobs are there, though no row has them.
+        there = {job.new.job_id: job for job in index.jobs([job.job_id for job in new])}
+        numbers = [there[job.job_id].number for job in new]
+        counts = dict.fromkeys(State, 0) | Counter(job.life.state for job in there.values())
     if served:
-        fresh = iter(numbers)
-        numbers = [served[at].number if at in served else next(fresh) for at in range(len(jobs))]
+        others = iter(numbers)
+        numbers = [served[at].number if at in served else next(others) for at in range(len(jobs))]
     record = BatchRecord(
         batch_id=batch_id,
         command=batch.command,
@@ -90,8 +98,6 @@ def put_batch(
         mapped_at=now,
         runs=runs_of(numbers),
     )
-    counts = dict.fromkeys(State, 0)
-    counts[State.PENDING] = len(new)
     for row in served.values():
         counts[row.state] += 1
     index.new_batches.append(record)

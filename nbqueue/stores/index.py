@@ -43,8 +43,8 @@ Closings = Callable[[], Mapping[int, Closing]]
 #: A store that can load jobs again takes no more new ones into memory than up to so many unfinished ones.
 PENDING_KEPT = 20_000
 ENDED_KEPT = 5_000
-#: What it loads again comes in pieces of up to so many jobs, and of about so many characters: a question to the file
-#: takes as long as 500 of them.
+#: With what it loads again comes what is next, up to so many jobs, and about so many characters if the next are like
+#: the last: a question to the file takes as long as 500 of them.
 LOAD_AHEAD = 8_000
 LOAD_TEXT = 8 * 1024 * 1024
 #: Of jobs with more text than this, in characters, it keeps none that it can load again: few would fill the memory.
@@ -101,8 +101,6 @@ class Index:
         self._next_spec = 0
         self._spec_numbers: dict[Spec, int] = {}
         self.live: dict[int, LiveJob] = {}
-        #: How many pending jobs are loaded beyond those that are needed now.
-        self._ahead = 0
         self._by_id: dict[UUID, int] = {}
         #: The highest id that may be taken without being in memory; ids rise with time, so new ones lie above it.
         self.horizon: UUID | None = None
@@ -186,7 +184,10 @@ class Index:
         claims: list[Claim] = []
         if worker_id is not None and reserved is not None:
             seat = self.seats[worker_id]
-            claims += self._hand_again(seat, again, reserved)
+            # Not those of this very call, which it names twice: they are reserved once, and no lane has them.
+            fresh = set(reserved)
+            before = [job_id for job_id in dict.fromkeys(again) if self._by_id.get(job_id) not in fresh]
+            claims += self._hand_again(seat, before, reserved)
             self._load_missing(reserved)
             self._claim_numbers(seat, reserved, now, claims)
         self.fresh = True
@@ -426,22 +427,30 @@ class Index:
 
     def _load_missing(self, numbers: Sequence[int], lanes: Sequence[Lane] = ()) -> None:
         """Bring those of these jobs into memory that are pending, and what comes next in these lanes."""
+        loaded = self._load_pending(numbers)
+        if not loaded or not lanes:
+            return
+        text = sum([len(job.new.payload) for job in loaded])
+        # However many queues are worked off in turn, what was read ahead for all of them is bounded.
+        room = PENDING_KEPT + LOAD_AHEAD - len(self.live)
+        ahead = min(LOAD_AHEAD, room, LOAD_TEXT * len(loaded) // max(1, text)) // len(lanes)
+        self._load_pending([number for lane in lanes for number in lane.coming(ahead)], LARGE)
+
+    def _load_pending(self, numbers: Sequence[int], longest: int | None = None) -> list[LiveJob]:
+        """Load pending jobs out of what the next commit writes, or out of the file; none with a longer payload."""
         live, gone = self.live, self._gone
         wanted = {number for number in numbers if number not in live and number not in gone}
         if not wanted or self._loader is None:
-            return
-        for lane in lanes if self._ahead else ():
-            coming = lane.coming(self._ahead // len(lanes))
-            wanted.update(number for number in coming if number not in live and number not in gone)
-        # Out of what the next commit writes, or out of the file.
+            return []
         loaded = [self._unwritten(r) for r in self.rows if r[_JOB] in wanted and r[_EVENT] == _DISPATCHED]
         wanted.difference_update([job.number for job in loaded])
+        if longest is not None:
+            loaded = [job for job in loaded if len(job.new.payload) <= longest]
         if wanted:
-            loaded += self._loader.pending(sorted(wanted))
+            loaded += self._loader.pending(sorted(wanted), longest)
         for job in loaded:
             self.keep(job)
-        text = sum([len(job.new.payload) for job in loaded])
-        self._ahead = min(LOAD_AHEAD, LOAD_TEXT * len(loaded) // max(1, text))
+        return loaded
 
     def _unwritten(self, row: Row) -> LiveJob:
         """The job of a dispatch that is not on disk yet."""

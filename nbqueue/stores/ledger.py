@@ -25,7 +25,7 @@ from nbqueue.store import Selection, WorkerInfo
 from nbqueue.stores import heads, migrations, pruning, schema
 from nbqueue.stores.batching import RowJob
 from nbqueue.stores.index import Index
-from nbqueue.stores.journal import Journal, file_mode, journal_path, read_journal
+from nbqueue.stores.journal import Found, Journal, file_mode, journal_path, read_journal
 from nbqueue.stores.live import LiveJob, Numbers, QueueState, Row, micros
 from nbqueue.stores.pruning import Gone, Pruning
 from nbqueue.stores.repeats import Closing, Line
@@ -313,33 +313,18 @@ class Ledger:
         QueueUnavailable
             If the journal belongs to another file, or to another copy of this one.
         """
-        con, file = self._connection, journal_path(path)
-        meta = self._meta()
-        folded, identity = meta["folded"], meta["journal"]
-        found = read_journal(file, folded)
-        spent = found is None or found.identity == meta["journal_before"]
-        if found is not None and not spent:
-            if found.identity != identity:
-                raise QueueUnavailable(
-                    f"{file} does not belong to {path} as it is now: one of them was replaced, by a copy or by another"
-                    " queue's. Put back the one that it was with, or move the journal away, and with it what was"
-                    " handed in last"
-                )
-            if found.frames and found.frames[0].number != folded + 1:
-                raise QueueUnavailable(
-                    f"{path} is damaged: it ends before {file.name} goes on, so a part of it or of its log was lost, or"
-                    " an older copy was put in its place; put a copy of all three back, or move the journal away, and"
-                    " with it what was handed in last"
-                )
-            for number, body in found.frames:
-                writes = Writes.read(body.decode())
-                self._waiting.append(_Waiting(number, writes, body.decode().partition("\n")[0]))
-                self._waiting_rows += len(writes.rows)
+        con, meta = self._connection, self._meta()
+        found = _left_in(path, meta)
+        for number, body in found.frames if found is not None else ():
+            text = body.decode()
+            writes = Writes.read(text)
+            self._waiting.append(_Waiting(number, writes, text.partition("\n")[0]))
+            self._waiting_rows += len(writes.rows)
         con.begin()
         try:
             self._fold_waiting()
             # Should the new journal not come to be, this tells that the old one is spent.
-            before = identity if found is None else found.identity
+            before = meta["journal"] if found is None else found.identity
             identity = int.from_bytes(os.urandom(7), "little")
             for name, value in (("journal", identity), ("journal_before", before)):
                 con.execute("UPDATE meta SET value = ? WHERE name = ?", [value, name])
@@ -347,10 +332,10 @@ class Ledger:
         except BaseException:
             self._roll_back()
             raise
-        last = self._waiting[-1].number if self._waiting else folded
+        last = self._waiting[-1].number if self._waiting else meta["folded"]
         self.unchecked += self._waiting_rows
         self._forget_waiting()
-        self._journal = Journal(file, identity, last, file_mode(path))
+        self._journal = Journal(journal_path(path), identity, last, file_mode(path))
 
     @property
     def waiting(self) -> bool:
@@ -375,15 +360,21 @@ class Ledger:
 
     def _fold_with(self, writes: Writes) -> None:
         """Bring what waits, and what comes after it, into the tables, in one transaction."""
-        con, rows = self._connection, len(writes.rows)
+        con, rows, journal = self._connection, len(writes.rows), self._journal
+        # It has a number as well: a frame that follows it does not fit a file without it.
+        number = journal.number + 1 if writes and journal is not None else 0
         con.begin()
         try:
             self._fold_waiting()
             self._write(writes)
+            if number:
+                self._note_folded(number)
             con.commit()
         except BaseException:
             self._roll_back()
             raise
+        if number and journal is not None:
+            journal.number = number
         self.unchecked += self._waiting_rows + rows
         self.commits += 1
         self._forget_waiting()
@@ -396,8 +387,10 @@ class Ledger:
             together.extend(writes)
         self._write(together, [text for _, _, text in self._waiting])
         # In the transaction of the rows: whatever dies when, none is taken twice.
-        last = self._waiting[-1].number
-        self._connection.execute("UPDATE meta SET value = ? WHERE name = 'folded'", [last])
+        self._note_folded(self._waiting[-1].number)
+
+    def _note_folded(self, number: int) -> None:
+        self._connection.execute("UPDATE meta SET value = ? WHERE name = 'folded'", [number])
 
     def _forget_waiting(self) -> None:
         self._waiting, self._waiting_rows = [], 0
@@ -426,8 +419,9 @@ class Ledger:
             self.fold_in()
             journal = self._journal = journal.again()
         # What was put in its place is somebody's: no harm comes of going without one.
-        if journal is not None and not _is_much(writes) and journal.is_there():
-            text = writes.text()
+        text = "" if journal is None or _is_much(writes) else writes.text()
+        # Metadata and errors, which are not counted before, may be much as well.
+        if journal is not None and 0 < len(text) <= FOLD_SIZE and journal.is_there():
             number = journal.append(text.encode())
             self._waiting.append(_Waiting(number, writes, text.partition("\n")[0]))
             self._waiting_rows += len(writes.rows)
@@ -516,8 +510,8 @@ class Ledger:
 
     # -- reading
 
-    def pending(self, numbers: Sequence[int]) -> list[LiveJob]:
-        """Those of these jobs that nothing has happened to since their dispatch."""
+    def pending(self, numbers: Sequence[int], longest: int | None = None) -> list[LiveJob]:
+        """Those of these jobs that nothing has happened to since their dispatch; none with a longer payload."""
         # Asked in every turn of a long backlog, for which nothing is folded in.
         new, moved = self._waiting_of(set(numbers))
         left = [n for n in numbers if n not in new and n not in moved]
@@ -529,13 +523,16 @@ class Ledger:
             which, params = f"job BETWEEN {first} AND {last}", list[object]()
             if last - first + 1 != len(left):
                 which, params = f"{which} AND job IN (SELECT unnest(?::BIGINT[]))", [left]
+            if longest is not None:
+                which = f"{which} AND (event <> 'dispatched' OR length(data) <= {longest})"
             found = self._connection.execute(
                 f"SELECT {_DISPATCH}, event FROM ledger WHERE {which} AND {_LIFECYCLE}", params
             ).fetchall()
             rows += sorted(row[:-1] for row in found if row[-1] == Event.DISPATCHED)
             moved |= {row[0] for row in found if row[-1] != Event.DISPATCHED}
         specs = self._specs({row[5] for row in rows})
-        return [_dispatched(row, specs) for row in rows if row[0] not in moved]
+        jobs = [_dispatched(row, specs) for row in rows if row[0] not in moved]
+        return [job for job in jobs if longest is None or len(job.new.payload) <= longest]
 
     def _waiting_of(self, numbers: set[int]) -> tuple[dict[int, tuple[Any, ...]], set[int]]:
         """What waits of these jobs: their dispatches, and which of them have moved."""
@@ -708,12 +705,38 @@ class Ledger:
 
 
 def waiting_in(con: duckdb.DuckDBPyConnection, path: Path) -> list[Writes]:
-    """Give what a file's journal has that the file has not; nothing where the journal is not this file's."""
-    meta = dict(con.execute("SELECT name, value FROM meta").fetchall())
-    found = read_journal(journal_path(path), meta["folded"])
-    if found is None or found.identity != meta["journal"]:
-        return []
-    return [Writes.read(frame.body.decode()) for frame in found.frames]
+    """Give what a file's journal has that the file has not.
+
+    Raises
+    ------
+    QueueUnavailable
+        If the journal belongs to another file, or to another copy of this one.
+    """
+    found = _left_in(path, dict(con.execute("SELECT name, value FROM meta").fetchall()))
+    return [Writes.read(frame.body.decode()) for frame in found.frames] if found is not None else []
+
+
+def _left_in(path: Path, meta: Mapping[str, int]) -> Found | None:
+    """Give the journal that a file was left with, and refuse one that does not go with it."""
+    file, folded = journal_path(path), meta["folded"]
+    found = read_journal(file, folded)
+    if found is None:
+        return None
+    if found.identity == meta["journal_before"]:
+        return found._replace(frames=[])  # the file has them all
+    if found.identity != meta["journal"]:
+        raise QueueUnavailable(
+            f"{file} does not belong to {path} as it is now: one of them was replaced, by a copy or by another"
+            " queue's. Put back the one that it was with, or move the journal away, and with it what was"
+            " handed in last"
+        )
+    if found.frames and found.frames[0].number != folded + 1:
+        raise QueueUnavailable(
+            f"{path} is damaged: it ends before {file.name} goes on, so a part of it or of its log was lost, or"
+            " an older copy was put in its place; put a copy of all three back, or move the journal away, and"
+            " with it what was handed in last"
+        )
+    return found
 
 
 def write(con: duckdb.DuckDBPyConnection, writes: Writes, texts: Sequence[str] = ()) -> None:

@@ -151,8 +151,8 @@ class QueueState:
 class Loader(Protocol):
     """Where jobs come from that are not in memory."""
 
-    def pending(self, numbers: Sequence[int]) -> list[LiveJob]:
-        """Those of these jobs that nothing has happened to since their dispatch."""
+    def pending(self, numbers: Sequence[int], longest: int | None = None) -> list[LiveJob]:
+        """Those of these jobs that nothing has happened to since their dispatch; none with a longer payload."""
 
     def jobs(self, ids: Sequence[UUID]) -> list[LiveJob]:
         """These jobs, wherever they stand."""

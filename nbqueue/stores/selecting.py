@@ -44,7 +44,7 @@ def dispatch_conditions(selection: Selection, dispatched_at: str) -> tuple[list[
         params.append(ids)
     for column, names in (("queue", selection.queues), ("command", selection.commands)):
         if names is not None:
-            # Not as a join: DuckDB 2.0 breaks off some joins with the view over a short ledger, and with them the file.
+            # A condition of the row, and no further join.
             parts.append(f"list_contains(?::VARCHAR[], {column})")
             params.append(list(names))
     if selection.since is not None:

@@ -72,7 +72,7 @@ class Channel:
         sock.setblocking(True)
         self._socket = sock
         self._sending, self._receiving = threading.Lock(), threading.Lock()
-        self._closed = False
+        self._closed = self._mute = False
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         self._sent = self._received = 0
@@ -99,7 +99,8 @@ class Channel:
         WireError
             If it is longer than ``FRAME_MAX``; nothing was sent.
         ChannelClosedError
-            If the other end is gone; whether it read the message is not known.
+            If the other end is gone; whether it read the message is not known. What it said before can still be
+            received.
         """
         body = encode(message)
         if len(body) > FRAME_MAX:
@@ -111,10 +112,12 @@ class Channel:
                 self._sent += 1
                 self._put(head + signature, body)
         except OSError as error:
-            self.close()
+            # Half a frame may be out, and nothing can follow that.
+            self._mute = True
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_WR)
             raise ChannelClosedError(_gone(error)) from error
         except BaseException:
-            # Half a frame may be out, and nothing can follow that.
             self.close()
             raise
 
@@ -230,6 +233,8 @@ class Channel:
     def _put(self, head: bytes, body: bytes) -> None:
         if self._closed:
             raise ChannelClosedError("this end of the connection is closed")
+        if self._mute:
+            raise ChannelClosedError("the other end of the connection is gone")
         if len(body) < _PIECE:
             self._socket.sendall(head + body)
         else:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import nbqueue as nbq
+from nbqueue.executors.tickets import Tickets
 from nbqueue.running.context import Context
 from tests.executors.jobs import meet
 
@@ -241,6 +242,38 @@ def speak(text: str) -> None:
     print("half", text, end="")
 
 
+def hush(text: str) -> None:
+    before = os.dup(1)
+    print("before", text)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    os.write(1, b"unheard")
+    nbq.current().log.info("log %s", text)
+    os.close(1)
+    nbq.current().log.info("more %s", text)
+    os.dup2(before, 1)
+    os.close(before)
+    print("after", text)
+
+
+def linger(there: str, go: str) -> None:
+    # As C code would, it hears of no stop.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    say(there, os.getpid())
+    Path(go).read_text()
+
+
+def halt_before_next() -> None:
+    take = Tickets.take
+
+    def halt(tickets: Tickets) -> int | None:
+        Tickets.take = take  # type: ignore[method-assign]
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return take(tickets)
+
+    Tickets.take = halt  # type: ignore[method-assign]
+
+
 def show(text: str) -> None:
     from IPython.display import display
 
@@ -256,6 +289,9 @@ _STEPS = {
     "leave_thread": lambda *_: leave_thread(),
     "leave_running": lambda _, path: leave_running(path),
     "silent": lambda _: None,
+    "hush": hush,
+    "linger": lambda _, *paths: linger(*paths),
+    "halt_before_next": lambda *_: halt_before_next(),
     "speak": speak,
     "show": show,
     "shout": lambda text: print(f"{text}\n" * 50_000, end=""),

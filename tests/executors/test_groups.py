@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ import pytest
 
 import nbqueue as nbq
 from nbqueue.executor import StopReason
-from nbqueue.executors import desk
+from nbqueue.executors import conversation, desk
+from nbqueue.executors.children import Child
+from nbqueue.executors.conversation import Conversation
 from nbqueue.executors.process import ProcessExecutor
 from nbqueue.jobs import Claim
 from nbqueue.lifecycle import Outcome
@@ -158,6 +162,87 @@ def test_what_waits_in_a_child_can_be_withdrawn(groups: Callable[..., Groups], t
     assert one.ran == [0, 1, 2, 3, 4, 5, 8, 9]
 
 
+def test_what_ended_before_its_child_died_is_heard(
+    groups: Callable[..., Groups], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where that the child is gone is found out by sending it more: nothing that ended runs again."""
+    one, meeting, sending = groups(), Meeting(tmp_path), threading.Event()
+    more, rounds = desk.SlotDesk.more, itertools.count()
+
+    def more_late(self: desk.SlotDesk, child: Child, had: Sequence[Claim]) -> list[tuple[Claim, int]]:
+        found = more(self, child, had)
+        match next(rounds):
+            case 0:
+                self.back([claim for claim, _ in found[1:]])
+                del found[1:]
+            case 1:
+                sending.set()
+                os.waitid(os.P_PID, child.process.pid, os.WEXITED | os.WNOWAIT)
+        return found
+
+    claims = one.claims(10, {0: ("meet", *meeting.paths), 1: ("die", "kill")})
+    holding = Meeting(tmp_path)
+    one.bench.submit("meet", *holding.paths)
+    holding.wait()
+    monkeypatch.setattr(conversation, "_LONG", PATIENCE)
+    monkeypatch.setattr(desk.SlotDesk, "more", more_late)
+    one.executor.submit(claims)
+    holding.let_go()
+    meeting.wait()
+    assert sending.wait(PATIENCE)
+    meeting.let_go()
+    outcomes = [report.outcome for report in one.bench.wait_for(*claims)]
+    assert outcomes == [Outcome.CRASHED if n == 1 else Outcome.SUCCEEDED for n in range(10)]
+    assert one.ran == list(range(10))
+
+
+def test_what_waits_in_a_stopped_child_goes_to_others(groups: Callable[..., Groups]) -> None:
+    """A child that is stopped between two jobs (SIGSTOP) keeps none that it has not begun."""
+    one = groups()
+    claims = one.claims(10, {3: ("halt_before_next",)})
+    one.submit(claims)
+    halted = value(one.bench.wait_for(*claims[:4])[3])
+    deadline = time.monotonic() + PATIENCE
+    while [running.claim for running in one.executor.running()] != [claims[4]]:
+        assert time.monotonic() < deadline, "what waits is held up"
+    assert one.executor.stop_job(claims[4].fence, StopReason.CANCEL)
+    outcomes = [report.outcome for report in one.bench.wait_for(*claims)]
+    assert outcomes == [Outcome.CANCELLED if n == 4 else Outcome.SUCCEEDED for n in range(10)]
+    assert one.ran == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert halted not in {value(report) for report in one.bench.wait_for(*claims[5:])}
+
+
+def test_a_kill_never_hits_the_next(
+    groups: Callable[..., Groups], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is held up after it told a job to stop does not kill, as overdue, what has begun meanwhile."""
+    one, stopped, behind = groups(grace=0.0), Meeting(tmp_path), Meeting(tmp_path)
+    take_back, rounds = Conversation.take_back, itertools.count()
+
+    def take_back_late(self: Conversation) -> list[Claim]:
+        match next(rounds):
+            case 0:
+                # It may not have been told yet.
+                return []
+            case 1:
+                stopped.let_go()
+                behind.wait()
+        return take_back(self)
+
+    monkeypatch.setattr(conversation, "_LONG", PATIENCE)
+    monkeypatch.setattr(Conversation, "take_back", take_back_late)
+    claims = one.claims(5, {1: ("linger", *stopped.paths), 2: ("meet", *behind.paths)})
+    one.submit(claims)
+    stopped.wait()
+    deadline = time.monotonic() + PATIENCE
+    while not one.executor.stop_job(claims[1].fence, StopReason.CANCEL):
+        assert time.monotonic() < deadline, "what runs is not known to run"
+    one.bench.wait_for(*claims[:2])
+    behind.let_go()
+    assert {report.outcome for report in one.bench.wait_for(claims[0], *claims[2:])} == {Outcome.SUCCEEDED}
+    assert one.ran == list(range(5))
+
+
 def test_stops_the_one_that_runs(groups: Callable[..., Groups], tmp_path: Path) -> None:
     """A stop in the middle of a group ends the job that was told, by force if need be, and no other."""
     one, meeting = groups(), Meeting(tmp_path)
@@ -206,6 +291,23 @@ def test_what_jobs_of_a_group_say_stays_apart(groups: Callable[..., Groups]) -> 
         else:
             shown = [json.loads(text)["data"]["text/plain"] if s == OUTPUT else text for s, text in parts]
             assert "".join(shown) == f"before {number}\nshown {number}after {number}\n"
+
+
+def test_a_group_may_write_elsewhere_for_a_while(groups: Callable[..., Groups]) -> None:
+    """A job that sends its output elsewhere, or closes it, and logs meanwhile keeps what is its own."""
+    one = groups()
+    claims = one.claims(
+        20, dict.fromkeys(range(0, 20, 2), ("hush",)) | dict.fromkeys(range(1, 20, 2), ("speak",))
+    )
+    one.submit(claims)
+    for number, report in enumerate(one.bench.wait_for(*claims)):
+        assert report.outcome is Outcome.SUCCEEDED, report.traceback
+        if number % 2 == 0:
+            assert said(report) == f"before {number}\nafter {number}\n"
+            assert f"log {number}" in said(report, "log")
+            assert f"more {number}" in said(report, "log")
+        else:
+            assert said(report) == f"out {number}\nhalf {number}"
 
 
 def test_a_loud_group_is_heard_to_the_end(groups: Callable[..., Groups]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import importlib
 import json
@@ -10,6 +11,7 @@ import os
 import signal
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +26,7 @@ from nbqueue.executors import make_executor
 from nbqueue.executors.measures import spent
 from nbqueue.executors.process import GRACE, ProcessExecutor
 from nbqueue.handlers.definitions import function_handler
+from nbqueue.handlers.handler import Kind
 from nbqueue.jobs import Options
 from nbqueue.lifecycle import Outcome
 from nbqueue.running.shipping import parcel_of
@@ -234,6 +237,34 @@ def test_a_stop_never_hits_the_next_job(bench: Callable[..., Bench]) -> None:
     assert sorted(r.claim.fence for r in one.reports) == [claim.fence for claim in claims]
     assert {r.outcome for r in one.reports} <= {Outcome.SUCCEEDED, Outcome.CANCELLED}
     assert {r.claim.fence for r in one.reports if r.outcome is Outcome.CANCELLED} <= told
+
+
+SPIN = """
+def use():
+    return LOCK
+def spin(there):
+    with open(there, "w") as pipe:
+        pipe.write("there")
+    while True:
+        pass
+"""
+
+
+def test_a_cell_can_be_stopped_after_what_could_not_be_sent(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    """A job that cannot be sent leaves nothing behind by which a stop of the cell after it goes to a child."""
+    one, meeting = bench(), Meeting(tmp_path)
+    space = define(SPIN, LOCK=threading.Lock())
+    one.handlers["use"] = function_handler(space["use"], "use", Options())
+    one.handlers["cell"] = function_handler(space["spin"], "cell", Options())
+    one.handlers["cell"] = dataclasses.replace(one.handlers["cell"], kind=Kind.CELL)
+    assert one.run("use").cause == "not sent"
+    cell = one.submit("cell", meeting.paths[0])
+    meeting.wait()
+    assert one.executor.stop_job(cell.fence, StopReason.CANCEL)
+    (report,) = one.wait_for(cell)
+    assert report.outcome is Outcome.CANCELLED
 
 
 def test_closing_leaves_no_process_and_no_descriptor(bench: Callable[..., Bench], tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from nbqueue.executor import Executor, StopReason
+from nbqueue.executors import thread as thread_module
 from nbqueue.executors.thread import ThreadExecutor
 from nbqueue.handlers.definitions import function_handler
 from nbqueue.jobs import Claim, Options
@@ -367,6 +368,43 @@ def test_a_late_stop_never_hits_the_next_job(bench: Callable[..., Bench]) -> Non
     assert seen == {Outcome.SUCCEEDED, Outcome.CANCELLED}
     fences = [report.claim.fence for report in one.reports]
     assert len(fences) == len(set(fences))
+
+
+@pytest.mark.parametrize("piece", ["request_stop", "_raise_in"])
+def test_a_job_that_ends_amid_a_stop(
+    bench: Callable[..., Bench], point: Point, monkeypatch: pytest.MonkeyPatch, piece: str
+) -> None:
+    """A stop takes no lock of the job's: one that ends after it was told why, or before it is hit, spares the next."""
+    one = bench()
+    executor = one.executor
+    assert isinstance(executor, ThreadExecutor)
+    claims = [one.claim("hold"), one.claim("no_op")]
+    executor.submit(claims)
+    point.wait()
+    (slot,) = executor._slots
+    where: Any = Context if piece == "request_stop" else thread_module
+    real = getattr(where, piece)
+
+    def let_it_end() -> None:
+        point.opened.set()
+        while slot.armed:
+            pass
+
+    def told_why(*args: Any) -> None:
+        real(*args)
+        let_it_end()
+
+    def about_to_raise(*args: Any) -> None:
+        if threading.current_thread() is not slot.thread:
+            let_it_end()
+        real(*args)
+
+    monkeypatch.setattr(where, piece, told_why if piece == "request_stop" else about_to_raise)
+    assert executor.stop_job(claims[0].fence, StopReason.CANCEL)
+    held, after = one.wait_for(*claims)
+    assert held.outcome in (Outcome.SUCCEEDED, Outcome.CANCELLED)
+    assert after.outcome is Outcome.SUCCEEDED
+    assert len(one.reports) == 2
 
 
 def test_tracing_works_after_a_late_stop(bench: Callable[..., Bench]) -> None:

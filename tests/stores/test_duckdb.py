@@ -27,7 +27,7 @@ from nbqueue.stores.duckdb import DuckDBStore, _Op
 from nbqueue.stores.index import Index
 from nbqueue.stores.ledger import Ledger, Writes
 from nbqueue.testing import FakeClock, FakeWorker, new_job
-from nbqueue.testing.workers import bring, check_books, get, ids
+from nbqueue.testing.workers import bring, check_books, get, ids, new_batch
 
 
 def crash(store: DuckDBStore) -> None:
@@ -807,7 +807,47 @@ def test_closing_breaks_off_a_query(opened: Callable[[], DuckDBStore], path: Pat
     duckdb.connect(str(path)).close()
 
 
+def test_batch_repeated_after_another(opened: Callable[[], DuckDBStore], clock: FakeClock) -> None:
+    """A batch handed in again after another of its key has the jobs that it had, and none of whoever comes next."""
+    store = opened()
+    first = new_batch(clock, {"a": "[1]", "b": "[2]"}, key="k")
+    store.put_batch(*first)
+    store.put_batch(*new_batch(clock, {"a": "[3]", "b": "[4]"}, key="k"))
+    mapped = store.put_batch(*first)
+    store.insert([new_job(clock)])
+    assert mapped.batch.runs == ((1, 2),)
+    count = store.count_batch(mapped.batch.batch_id)
+    assert count is not None
+    assert (count.total, count.states[State.CANCELLED], count.states[State.PENDING]) == (2, 2, 0)
+
+
 # --------------------------------------------------------------------------------------------------- paging
+def test_reading_ahead_spares_memory(
+    opened: Callable[[], DuckDBStore], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes next is loaded along, but for much text, and no more of it for many queues than for one."""
+    for name, value in (("PENDING_KEPT", 0), ("LOAD_AHEAD", 4), ("LARGE", 100)):
+        monkeypatch.setattr(index_module, name, value)
+    store = opened()
+    large = f'{{"args":["{"x" * 100}"],"kwargs":{{}}}}'
+    jobs = [
+        new_job(clock, queue="a", payload=text) for text in ("[]", "[1]", large, "[2]", "[3]", "[4]", large)
+    ]
+    others = [new_job(clock, queue=queue) for queue in "bcd" for _ in range(5)]
+    store.insert([*jobs, *others])
+    workers = {queue: FakeWorker(store, queue, queues=(queue,)) for queue in "abcd"}
+    claims = workers["a"].take(1)
+    assert [job.new.payload for job in store._index.live.values()] == ["[]", "[1]", "[2]"]
+    for queue in "bcd":
+        claims += workers[queue].take(1)
+    assert len(store._index.live) - len(claims) <= 4
+    for worker in workers.values():
+        claims += worker.take(9)
+    assert sorted(ids(claims)) == sorted(ids([*jobs, *others]))
+    assert {claim.job_id: claim.payload for claim in claims}[jobs[2].job_id] == large
+    check_books(store)
+
+
 def test_paging(opened: Callable[[], DuckDBStore], clock: FakeClock) -> None:
     """More pending jobs than are kept in memory are all claimed, each once and in order, before and after a restart."""
     store = opened()

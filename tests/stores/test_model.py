@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -19,6 +20,7 @@ from nbqueue.lifecycle import Outcome
 from nbqueue.retry import RetryPolicy
 from nbqueue.slots import SlotFile
 from nbqueue.store import Report, ReportKind, Selection
+from nbqueue.stores import index as index_module
 from nbqueue.stores.duckdb import DuckDBStore
 from nbqueue.stores.memory import MemoryStore
 from nbqueue.testing import FakeClock, FakeWorker, new_job
@@ -26,6 +28,8 @@ from nbqueue.testing import FakeClock, FakeWorker, new_job
 TRIES, BACKOFF, LEASE = 2, 10.0, 30.0
 SLOTS = 1_000
 Picks = st.integers(0, 10_000)
+#: More text than a job may have that is kept in memory.
+LARGE = f'{{"args":["{"x" * index_module.LARGE}"],"kwargs":{{}}}}'
 
 
 class Model:
@@ -138,18 +142,22 @@ class StoreAgainstModel(RuleBasedStateMachine):
     # -- what happens
 
     @rule(
-        priority=st.sampled_from([0, 0, 5]),
-        delay=st.sampled_from([None, None, 20.0]),
+        given=st.fixed_dictionaries(
+            {"priority": st.sampled_from([0, 0, 5]), "delay": st.sampled_from([None, None, 20.0])},
+            optional={"payload": st.just(LARGE)},
+        ),
         count=st.integers(1, 3),
+        known=st.lists(Picks, max_size=2),
+        named=st.permutations(range(4)),
     )
-    def dispatch(self, priority: int, delay: float | None, count: int) -> None:
-        """New jobs come in, once or twice."""
+    def dispatch(self, given: dict[str, Any], count: int, known: list[int], named: list[int]) -> None:
+        """New jobs come in, in any order, among them some that are named twice and some that were there before."""
         policy = RetryPolicy(backoff=(BACKOFF,))
-        jobs = [
-            new_job(self.clock, priority=priority, delay=delay, tries=TRIES, retry=policy)
-            for _ in range(count)
-        ]
-        self.store.insert(jobs)
+        new = [new_job(self.clock, tries=TRIES, retry=policy, **given) for _ in range(count)]
+        some = new + [card.job for n in known if (card := self.pick(n))]
+        told = [some[n % len(some)] for n in named]
+        jobs = [job for job in dict.fromkeys(told) if job in new]
+        self.store.insert(told)
         for job in jobs:
             self.order += 1
             self.cards[job.job_id] = Model(job, self.order)
@@ -458,9 +466,27 @@ class DurableAgainstModel(StoreAgainstModel):
         self.store = self.open()
 
 
+class PagedAgainstModel(DurableAgainstModel):
+    """The same where memory has room for next to nothing: jobs come out of the file, a few ahead of their time."""
+
+    def __init__(self) -> None:
+        self.patch = pytest.MonkeyPatch()
+        for name, value in (("PENDING_KEPT", 1), ("ENDED_KEPT", 1), ("LOAD_AHEAD", 3)):
+            self.patch.setattr(index_module, name, value)
+        super().__init__()
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            self.patch.undo()
+
+
 TestMemory = StoreAgainstModel.TestCase
 #: How many stories, in parts of the usual number.
 SIZE = float(os.environ.get("NBQUEUE_STORIES", "1"))
 TestMemory.settings = settings(max_examples=round(20 * SIZE), stateful_step_count=30, deadline=None)
 TestDuckDB = DurableAgainstModel.TestCase
 TestDuckDB.settings = settings(max_examples=round(12 * SIZE), stateful_step_count=30, deadline=None)
+TestPaged = PagedAgainstModel.TestCase
+TestPaged.settings = settings(max_examples=round(8 * SIZE), stateful_step_count=30, deadline=None)

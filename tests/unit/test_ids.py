@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import uuid
 
 from hypothesis import given
@@ -38,6 +40,22 @@ def test_rise_past_the_end_of_a_millisecond() -> None:
     (last,) = new_job_ids(1, now=NOW, randomness=b"\xff" * 10)
     (after,) = new_job_ids(1, now=NOW, randomness=bytes(10), after=last)
     assert (after.version, after.int >> 80) == (7, (last.int >> 80) + 1)
+
+
+def test_are_like_any_other() -> None:
+    """They are made past the constructor of UUIDs; nobody can tell, here or where they are sent."""
+    (made,) = new_job_ids(1, now=NOW, randomness=os.urandom(10))
+    usual = uuid.UUID(int=made.int)
+    slots = [name for name in uuid.UUID.__slots__ if name != "__weakref__"]
+    assert [getattr(made, name) for name in slots] == [getattr(usual, name) for name in slots]
+    assert (made, hash(made), str(made), repr(made)) == (usual, hash(usual), str(usual), repr(usual))
+    assert (made.__reduce_ex__(4), made.fields, made.bytes) == (
+        usual.__reduce_ex__(4),
+        usual.fields,
+        usual.bytes,
+    )
+    for again in (copy.copy(made), copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        assert (again, again.is_safe) == (usual, usual.is_safe)
 
 
 def test_of_two_processes_differ() -> None:

@@ -177,6 +177,18 @@ def test_all_that_has_come(pair: Pair) -> None:
         pair.server.recv_all()
 
 
+def test_last_words_are_heard_after_a_send_that_failed(pair: Pair) -> None:
+    """What the other end said before it went is received, also by one that found it gone as it sent something."""
+    one, other = pair.server, pair.client
+    other.send("last words")
+    other.close()
+    with pytest.raises(ChannelClosedError):
+        one.send("too late")
+    assert one.recv_all() == ["last words"]
+    with pytest.raises(ChannelClosedError):
+        one.recv_all()
+
+
 def test_what_cannot_travel_is_not_sent(pair: Pair) -> None:
     """A message that cannot travel is refused here, and the channel goes on."""
     with pytest.raises(NotSupported, match="object"):

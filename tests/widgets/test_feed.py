@@ -164,6 +164,23 @@ def test_a_long_history_comes_to_the_same(scene: Scene, monkeypatch: pytest.Monk
     assert sum(scene.seen["series"]["failed"]) == 3
 
 
+def test_a_look_does_one_dear_thing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look that reads the other rows of a long history leaves the minutes before to the next one."""
+    for n in range(4):
+        scene.dispatch(n)
+    scene.take(3)
+    scene.end(Outcome.FAILED, "KeyError: 1")
+    monkeypatch.setattr("nbqueue.widgets.panel.feed._SHORT", 0)
+    monkeypatch.setattr("nbqueue.widgets.panel.feed._FIRST_ROWS", 2)
+    scene.feed = scene.look()
+    scene.seen = scene.feed.state.snapshot()
+    found = []
+    for _ in range(3):
+        found.append((len(scene.seen["jobs"]["order"]), sum(scene.seen["series"]["failed"])))
+        scene.refresh()
+    assert found == [(2, 0), (4, 0), (4, 1)]
+
+
 @pytest.mark.parametrize("where", ["queues", "workers", "rows", "failures"])
 def test_refresh_that_fails_loses_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """After a refresh that failed, wherever it was, the next shows what somebody sees who looks for the first time."""

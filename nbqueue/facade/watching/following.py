@@ -328,7 +328,7 @@ class Following:
         found: dict[int, dict[str, Any]] = {}
         for first, last in _stretches(wanted):
             some = [number for number in wanted if first <= number <= last]
-            # A stretch without a gap needs no list, and a list costs time; as a join it could break DuckDB 2.0.
+            # A stretch without a gap needs no list, and a list costs time.
             gaps = len(some) <= last - first
             within = f"number BETWEEN {first} AND {last}" + (
                 " AND list_contains(?::BIGINT[], number)" if gaps else ""

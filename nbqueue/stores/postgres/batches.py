@@ -51,6 +51,9 @@ class BatchVerbs(Part):
             index = self._lock(tx)
             index.prepare(jobs)
             index.take(index.lock(_replaced(rows, jobs)))
+            if index.taken:
+                # It is sent again, and no row need have what the first time made: another call may have come since.
+                index.take(index.lock_ids(index.taken))
             mapped = put_batch(index, batch, jobs, tx.now, known=known, rows=rows)
             _write_head(tx, mapped.batch)
             tx.changed = True

@@ -235,6 +235,17 @@ class Returning:
         assert (again[1].attempt, again[1].fence > claims[2].fence) == (1, True)
         assert [worker.end(claim).done for claim in again] == [True, True]
 
+    def test_reserved_and_named_twice(self, store: Store, clock: FakeClock) -> None:
+        """A call that names a job twice hands it out once, and once it is given back it is claimed like any other."""
+        worker = FakeWorker(store)
+        new, known = new_job(clock), new_job(clock)
+        store.insert([known])
+        claims = store.insert([new, known, new, known], "w1")
+        assert sorted(ids(claims)) == sorted(ids([new, known]))
+        for claim in claims:
+            worker.say(claim, ReportKind.RELEASED)
+        assert ids(worker.take(5)) == ids([known, new])
+
     def test_reserved_twice_of_another(self, store: Store, clock: FakeClock) -> None:
         """What another worker has, or nobody may run now, is not handed out again."""
         taken, delayed, free = new_job(clock), new_job(clock, delay=50.0), new_job(clock)

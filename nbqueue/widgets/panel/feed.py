@@ -139,10 +139,11 @@ class Feed:
             self._reopen()
         else:
             self._seen = news.seen
+            reads = self._table.unread
             self._take_in(news, counts)
             # What has just happened is shown first, unless something happens all the time.
             self._put_off = self._put_off + 1 if news.changed and self._seen.seq > _SHORT else 0
-            if self._put_off % _PUT_OFF == 0:
+            if not reads and self._put_off % _PUT_OFF == 0:
                 self._look_back()
             self._show()
         self._torn = False

@@ -45,8 +45,8 @@ class Table:
         self._numbers: Any = np.array([], dtype=np.int64)
         #: The rows of the page, by number.
         self._rows: dict[int, Row] = {}
-        #: Whether the page has rows that were not read yet.
-        self._unread = False
+        #: Whether the page has rows that were not read yet: the next news bring them.
+        self.unread = False
 
     def look(self, looked: Looked, *, at_once: int = SIZE) -> None:
         """Look at something else, or at the same thing from the beginning.
@@ -73,7 +73,7 @@ class Table:
         due = [n for n, row in self._rows.items() if row["status"] in _WAITING and row["scheduled"] <= now]
         changed = sorted({*news.changed, *due}) if due else list(news.changed)
         if not changed:
-            if self._unread:
+            if self.unread:
                 self._read(())
             return
         if self.looked.filter.everything:
@@ -85,7 +85,7 @@ class Table:
 
     def due_in(self, *, now: int) -> float | None:
         """Say in how many seconds a row will be different by itself; None: not before something happens."""
-        if self._unread:
+        if self.unread:
             return 0.0
         times = [row["scheduled"] for row in self._rows.values() if row["status"] in _WAITING]
         return max(0.0, (min(times) - now) / 1000) if times else None
@@ -115,7 +115,7 @@ class Table:
         page = set(self._numbers[max(0, last - self.looked.size) : max(0, last)].tolist())
         old = {number: row for number, row in self._rows.items() if number in page}
         wanted = sorted(page.intersection(changed) | (page - old.keys()))
-        self._unread, wanted = len(wanted) > at_once, wanted[-at_once:]
+        self.unread, wanted = len(wanted) > at_once, wanted[-at_once:]
         found = self._following.rows(wanted) if wanted else {}
         self._rows = {**old, **{number: row_of(job) for number, job in found.items()}}
 

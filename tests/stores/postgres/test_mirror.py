@@ -158,6 +158,7 @@ class _Queues:
 
     def __init__(self, store: Store):
         self.store = store
+        self.queues = store.queues
 
 
 # ------------------------------------------------------------------------------------------------ the same everywhere
