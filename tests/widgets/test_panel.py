@@ -281,6 +281,21 @@ def test_reload_finds_everything(seat: Seat) -> None:
     assert (state["jobs"]["filter"]["command"], state["detail"]["id"]) == ("import", job_id)
 
 
+def test_a_long_history_is_shown_before_it_is_read(
+    queues: QueueManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A panel whose failures are not read yet shows itself, live and as a page."""
+    monkeypatch.setattr("nbqueue.widgets.panel.feed._SHORT", 0)
+    dispatch(queues, "import:data")
+    panel = queues.panel()
+    try:
+        assert "1 pending" in repr(panel)
+        assert "1 pending" in panel._repr_mimebundle_()[0]["text/plain"]
+        assert "import:data" in panel._repr_mimebundle_()[0]["text/html"]
+    finally:
+        panel.close()
+
+
 def test_closed_queue_keeps_its_last_state(queues: QueueManager) -> None:
     """When the queue is closed the panel says so, shows what was, and asks no more."""
     seat = Seat(queues)

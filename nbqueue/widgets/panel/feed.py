@@ -91,7 +91,9 @@ class Feed:
         self.following = Following(queues)
         #: What is to be known of the queue as long as there is nothing worse to say.
         self.notice = {"level": "note", "text": queues.notice} if queues.notice else None
-        self.state = State(v, name=queues.name, kernel=kernel_version(), form=None, notice=self.notice)
+        self.state = State(
+            v, name=queues.name, kernel=kernel_version(), form=None, notice=self.notice, failures=[]
+        )
         self._table = Table(self.following)
         self._detail: Detail | None = None
         self._failures = _Paced(self._show_failures, 0.5, ticks)
