@@ -65,7 +65,7 @@ def bench() -> Iterator[Callable[..., Bench]]:
 def is_gone(pid: int) -> bool:
     """Whether a process has ended, reaped or not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        return state_of(Path(f"/proc/{pid}/stat")) in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return True
 
@@ -87,6 +87,20 @@ def wait_sent(one: Bench, claim: Claim) -> None:
             return
         assert time.monotonic() < deadline, "nothing was sent"
         time.sleep(0.005)
+
+
+def stop(pid: int) -> None:
+    """Stop a process, and wait until none of its threads goes on."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + PATIENCE
+    while any(state_of(path) != "T" for path in Path(f"/proc/{pid}/task").glob("*/stat")):
+        assert time.monotonic() < deadline, f"process {pid} goes on"
+        time.sleep(0.002)
+
+
+def state_of(stat: Path) -> str:
+    """The letter of a process or thread, as of its file in /proc."""
+    return stat.read_text().rpartition(")")[2].split()[0]
 
 
 def unread(descriptor: Path) -> int:
@@ -159,7 +173,7 @@ def test_a_job_that_was_not_begun_is_run_in_another_child(bench: Callable[..., B
     """A child that dies with a job that it was sent and has not begun takes none."""
     one = bench()
     idle = value(one.run("pid"))
-    os.kill(idle, signal.SIGSTOP)
+    stop(idle)
     claim = one.submit("pid")
     wait_sent(one, claim)
     with contextlib.suppress(ProcessLookupError):
