@@ -33,6 +33,7 @@ from nbqueue.facade.checkup import checkup
 from nbqueue.store import ReportKind
 from nbqueue.stores.duckdb import DuckDBStore
 from nbqueue.testing import FakeClock, FakeWorker, new_job
+from tests.halting import halt
 
 
 @pytest.fixture
@@ -466,7 +467,7 @@ def test_a_worker_whose_process_is_stopped(path: Path, elsewhere: Callable[[str]
             f"import nbqueue as nbq\nqueues = nbq.connect({str(path)!r})\nworker = queues.worker().start()"
         )
         assert [ok for ok, _ in said(queues.doctor(), "workers")] == [True]
-        os.kill(other.pid, signal.SIGSTOP)
+        halt(other.pid)
         while "T" not in Path(f"/proc/{other.pid}/stat").read_text().rpartition(")")[2].split()[0]:
             time.sleep(0.01)
         ((ok, sentence),) = said(queues.doctor(), "workers")

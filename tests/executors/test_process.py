@@ -35,6 +35,7 @@ from tests.executors.child_jobs import CHILD_JOBS
 from tests.executors.conformance import PATIENCE, Bench, ExecutorConformance, Meeting
 from tests.executors.elsewhere import ElsewhereConformance, said, value
 from tests.executors.jobs import JOBS
+from tests.halting import halt, state_of
 
 #: Stopped within this after the word, as promised.
 PROMISE = 1.0
@@ -64,10 +65,7 @@ def bench() -> Iterator[Callable[..., Bench]]:
 
 def is_gone(pid: int) -> bool:
     """Whether a process has ended, reaped or not."""
-    try:
-        return state_of(Path(f"/proc/{pid}/stat")) in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
+    return state_of(Path(f"/proc/{pid}/stat")) in "ZX"
 
 
 def wait_gone(pid: int) -> None:
@@ -87,20 +85,6 @@ def wait_sent(one: Bench, claim: Claim) -> None:
             return
         assert time.monotonic() < deadline, "nothing was sent"
         time.sleep(0.005)
-
-
-def stop(pid: int) -> None:
-    """Stop a process, and wait until none of its threads goes on."""
-    os.kill(pid, signal.SIGSTOP)
-    deadline = time.monotonic() + PATIENCE
-    while any(state_of(path) != "T" for path in Path(f"/proc/{pid}/task").glob("*/stat")):
-        assert time.monotonic() < deadline, f"process {pid} goes on"
-        time.sleep(0.002)
-
-
-def state_of(stat: Path) -> str:
-    """The letter of a process or thread, as of its file in /proc."""
-    return stat.read_text().rpartition(")")[2].split()[0]
 
 
 def unread(descriptor: Path) -> int:
@@ -173,7 +157,7 @@ def test_a_job_that_was_not_begun_is_run_in_another_child(bench: Callable[..., B
     """A child that dies with a job that it was sent and has not begun takes none."""
     one = bench()
     idle = value(one.run("pid"))
-    stop(idle)
+    halt(idle)
     claim = one.submit("pid")
     wait_sent(one, claim)
     with contextlib.suppress(ProcessLookupError):

@@ -18,6 +18,7 @@ from nbqueue.cli.commands import main
 from nbqueue.stores.owner import Holder
 from nbqueue.stores.shared import SharedStore
 from nbqueue.testing.workers import check_books
+from tests.halting import halt
 from tests.sharing.children import PATIENCE, Child
 
 Start = Callable[[str], Child]
@@ -327,7 +328,7 @@ def test_a_stopped_owner(path: Path, start: Start, monkeypatch: pytest.MonkeyPat
     owner = start("owner")
     owner.tell(CONNECT)
     with nbq.connect(path) as queues:
-        owner.signal(signal.SIGSTOP)
+        halt(owner.pid)
         with pytest.raises(nbq.QueueUnavailable, match=f"process {owner.pid} .* does not answer"):
             queues.dispatch(work("any"))
         with pytest.raises(nbq.QueueUnavailable, match=f"process {owner.pid} .* does not answer"):
@@ -337,7 +338,7 @@ def test_a_stopped_owner(path: Path, start: Start, monkeypatch: pytest.MonkeyPat
         assert queues.owner.pid == owner.pid
 
         monkeypatch.setattr("nbqueue.stores.sharing.guest.PATIENCE", 30.0)
-        owner.signal(signal.SIGSTOP)
+        halt(owner.pid)
         signal.signal(signal.SIGALRM, signal.default_int_handler)
         signal.setitimer(signal.ITIMER_REAL, 0.2)
         began = time.monotonic()

@@ -21,6 +21,7 @@ from nbqueue.stores.memory import MemoryStore
 from nbqueue.stores.pulse import Pulse
 from nbqueue.testing import FakeClock, FakeWorker, new_job
 from nbqueue.testing.workers import check_books, events_of, get, ids
+from tests.halting import halt
 
 LEASE = 15.0
 
@@ -428,7 +429,7 @@ def test_stopped_owner(path: Path) -> None:
         assert process.stdin
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGSTOP)
+        halt(process.pid)
         # No event ends this: it is the time itself that must pass.
         threading.Event().wait(4.0)
         process.stdin.write("?\n")

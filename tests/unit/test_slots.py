@@ -15,6 +15,7 @@ import pytest
 from nbqueue import slots as slots_module
 from nbqueue.slots import SlotFile, begun_claims, is_alive
 from nbqueue.stores.recovery import SlotFolder
+from tests.halting import halt
 
 pytestmark = pytest.mark.skipif(slots_module.fcntl is None, reason="there is no flock here")
 
@@ -69,7 +70,7 @@ def test_killed(path: Path) -> None:
         assert process.stdout
         process.stdout.readline()
         assert is_alive(path) is True
-        process.send_signal(signal.SIGSTOP)
+        halt(process.pid)
         assert is_alive(path) is True
         process.kill()
         process.wait()

@@ -20,6 +20,7 @@ from nbqueue.stores.postgres.store import PostgresStore
 from nbqueue.stores.postgres.tx import Tx
 from nbqueue.testing import FakeClock
 from nbqueue.testing.workers import FakeWorker, ids, new_job
+from tests.halting import halt
 from tests.servers import PASSWORD, PostgresServer, fresh_schema, with_schema
 from tests.stores.postgres.cutting import Knife
 
@@ -231,8 +232,8 @@ def test_frozen(private_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatc
             try:
                 for process in frozen:
                     # The one of the connection that was closed may be on its way out.
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        process.suspend()
+                    with contextlib.suppress(ProcessLookupError):
+                        halt(process.pid)
                 with pytest.raises(QueueUnavailable) as caught:
                     store.insert([job])
             finally:
