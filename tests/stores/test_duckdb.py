@@ -21,10 +21,9 @@ from nbqueue.lifecycle import Outcome
 from nbqueue.retry import RetryPolicy
 from nbqueue.slots import SlotFile
 from nbqueue.store import Report, ReportKind, Selection
-from nbqueue.stores import index as index_module
 from nbqueue.stores import schema
 from nbqueue.stores.duckdb import DuckDBStore, _Op
-from nbqueue.stores.index import Index
+from nbqueue.stores.index import Index, limits
 from nbqueue.stores.ledger import Ledger, Writes
 from nbqueue.testing import FakeClock, FakeWorker, new_job
 from nbqueue.testing.workers import bring, check_books, get, ids, new_batch
@@ -181,7 +180,7 @@ def test_evicted_is_equal(
     opened: Callable[[], DuckDBStore], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job that was put out of memory comes back out of the file as it was."""
-    monkeypatch.setattr(index_module, "ENDED_KEPT", 0)
+    monkeypatch.setattr(limits, "ENDED_KEPT", 0)
     store = opened()
     told = zoo(store, clock)
     assert not store._index.ended
@@ -195,7 +194,7 @@ def test_much_text_leaves_memory(
     opened: Callable[[], DuckDBStore], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A few jobs with large payloads or results do not fill it: they are where they are safe, and come from there."""
-    monkeypatch.setattr(index_module, "LARGE", 100)
+    monkeypatch.setattr(limits, "LARGE", 100)
     store = opened()
     large, small = new_job(clock, payload=f'{{"args":["{"x" * 100}"],"kwargs":{{}}}}'), new_job(clock)
     store.insert([large, small])
@@ -262,8 +261,8 @@ def test_dispatch_repeated_after_eviction(
     opened: Callable[[], DuckDBStore], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor one of a job that has left memory, ended or pending, nor one that comes twice in a batch."""
-    monkeypatch.setattr(index_module, "ENDED_KEPT", 1)
-    monkeypatch.setattr(index_module, "PENDING_KEPT", 1)
+    monkeypatch.setattr(limits, "ENDED_KEPT", 1)
+    monkeypatch.setattr(limits, "PENDING_KEPT", 1)
     store = opened()
     jobs = [new_job(clock) for _ in range(6)]
     store.insert(jobs)
@@ -618,7 +617,7 @@ def test_claimed_before_it_is_on_disk(
     opened: Callable[[], DuckDBStore], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind a backlog too long for memory, a new job still goes to an idle worker in its own commit."""
-    monkeypatch.setattr(index_module, "PENDING_KEPT", 2)
+    monkeypatch.setattr(limits, "PENDING_KEPT", 2)
     store = opened()
     store.insert([new_job(clock, queue="backlog") for _ in range(3)])
     worker = FakeWorker(store, queues=("default",))
@@ -644,7 +643,7 @@ def test_evicted_only_when_on_disk(
     opened: Callable[[], DuckDBStore], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Jobs that end in one batch with a question about them are known as ended to it."""
-    monkeypatch.setattr(index_module, "ENDED_KEPT", 1)
+    monkeypatch.setattr(limits, "ENDED_KEPT", 1)
     store = opened()
     jobs = [new_job(clock) for _ in range(4)]
     store.insert(jobs)
@@ -827,7 +826,7 @@ def test_reading_ahead_spares_memory(
 ) -> None:
     """What comes next is loaded along, but for much text, and no more of it for many queues than for one."""
     for name, value in (("PENDING_KEPT", 0), ("LOAD_AHEAD", 4), ("LARGE", 100)):
-        monkeypatch.setattr(index_module, name, value)
+        monkeypatch.setattr(limits, name, value)
     store = opened()
     large = f'{{"args":["{"x" * 100}"],"kwargs":{{}}}}'
     jobs = [
@@ -853,7 +852,7 @@ def test_paging(opened: Callable[[], DuckDBStore], clock: FakeClock) -> None:
     store = opened()
     jobs = [new_job(clock) for _ in range(30_000)]
     store.insert(jobs)
-    assert len(store._index.live) == index_module.PENDING_KEPT
+    assert len(store._index.live) == limits.PENDING_KEPT
     store.close()
     again = opened()
     assert len(again._index.live) == 0
@@ -863,7 +862,7 @@ def test_paging(opened: Callable[[], DuckDBStore], clock: FakeClock) -> None:
         claims += worker.turn(slots=slots).claims
     assert ids(claims) == ids(jobs)
     assert worker.turn(*(Report(c, ReportKind.ENDED, Outcome.SUCCEEDED) for c in claims)).answers[-1].done
-    assert len(again._index.ended) <= index_module.ENDED_KEPT
+    assert len(again._index.ended) <= limits.ENDED_KEPT
     assert again.queues()[0].counts == {**dict.fromkeys(State, 0), State.SUCCEEDED: 30_000}
     assert get(again, jobs[0]).state is State.SUCCEEDED
     assert again.retry([jobs[0].job_id])[0].done

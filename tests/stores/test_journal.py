@@ -431,7 +431,7 @@ def test_asked_before_it_is_folded_in(
     opened: Opened, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long backlog is handed out without folding anything in, and nothing is handed out that has moved."""
-    monkeypatch.setattr("nbqueue.stores.index.PENDING_KEPT", 0)
+    monkeypatch.setattr("nbqueue.stores.index.limits.PENDING_KEPT", 0)
     folds: list[int] = []
     fold = Ledger._fold_with
     monkeypatch.setattr(Ledger, "_fold_with", lambda *args: (folds.append(1), fold(*args))[1])

@@ -20,8 +20,8 @@ from nbqueue.lifecycle import Outcome
 from nbqueue.retry import RetryPolicy
 from nbqueue.slots import SlotFile
 from nbqueue.store import Report, ReportKind, Selection
-from nbqueue.stores import index as index_module
 from nbqueue.stores.duckdb import DuckDBStore
+from nbqueue.stores.index import limits
 from nbqueue.stores.memory import MemoryStore
 from nbqueue.testing import FakeClock, FakeWorker, new_job
 
@@ -29,7 +29,7 @@ TRIES, BACKOFF, LEASE = 2, 10.0, 30.0
 SLOTS = 1_000
 Picks = st.integers(0, 10_000)
 #: More text than a job may have that is kept in memory.
-LARGE = f'{{"args":["{"x" * index_module.LARGE}"],"kwargs":{{}}}}'
+LARGE = f'{{"args":["{"x" * limits.LARGE}"],"kwargs":{{}}}}'
 
 
 class Model:
@@ -472,7 +472,7 @@ class PagedAgainstModel(DurableAgainstModel):
     def __init__(self) -> None:
         self.patch = pytest.MonkeyPatch()
         for name, value in (("PENDING_KEPT", 1), ("ENDED_KEPT", 1), ("LOAD_AHEAD", 3)):
-            self.patch.setattr(index_module, name, value)
+            self.patch.setattr(limits, name, value)
         super().__init__()
 
     def teardown(self) -> None:

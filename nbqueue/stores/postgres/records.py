@@ -27,7 +27,7 @@ def _latest(column: str, condition: str) -> str:
     return f"(array_agg({column} ORDER BY seq DESC) FILTER (WHERE {condition}))[1]"
 
 
-# An error stays until another comes, a success, or a retry by hand: as in ``stores.index``.
+# An error stays until another comes, a success, or a retry by hand: as in ``stores.index.moving``.
 _SHOWN = f"error IS NOT NULL OR event IN ('{Event.SUCCEEDED}', '{Event.RETRIED}')"
 _LAST = f"""
     SELECT job,

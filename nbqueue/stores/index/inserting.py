@@ -1,0 +1,118 @@
+"""Jobs are handed in: each gets a number, a row and a place in a lane, or goes to one worker at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from nbqueue.errors import StaleClaim
+from nbqueue.jobs import Claim, NewJob, Spec, State
+from nbqueue.lifecycle import Life
+from nbqueue.stores.index import limits
+from nbqueue.stores.index.claiming import Claiming
+from nbqueue.stores.live import LiveJob, micros
+
+__all__ = ["Inserting"]
+
+#: Where a row has the job's id.
+_JOB_ID = 16
+_PENDING = State.PENDING
+#: Where every job stands that may run at once.
+_NEW = Life()
+
+
+class Inserting(Claiming):
+    """What is new."""
+
+    def insert(self, jobs: Sequence[NewJob], now: float, worker_id: str | None = None) -> list[Claim]:
+        """Take new jobs; one whose id is known is left as it is. A worker named gets them without a queue."""
+        if worker_id is not None and worker_id not in self.seats:
+            msg = f"worker {worker_id} is not here any more (its lease ran out); join again, then dispatch"
+            raise StaleClaim(msg)
+        known = self._known(jobs)
+        reserved: list[int] | None = None if worker_id is None else []
+        again: list[UUID] = []
+        now_us = round(now * 1e6)
+        append, by_id, ended, keep = self.rows.append, self._by_id, self.ended, self.keep
+        keeps_all = self._loader is None or worker_id is not None
+        room, large = limits.PENDING_KEPT - len(self.live), limits.LARGE
+        #: The highest id that is not kept; and all new ones, from the first on that does not rise above it.
+        top, highest, at = -1, self.horizon, len(self.rows)
+        others: set[UUID] | None = None
+        # Most come in runs of one spec: what hangs on it is looked up once a run, since its hash alone takes 0.6 us.
+        run: tuple[Spec, float | None] | None = None
+        first = spec_number = 0
+        for new in jobs:
+            job_id, spec, payload, metadata, due_at, batch_id, row = new
+            rank = job_id.int
+            if rank <= top and others is None:
+                others = {row[_JOB_ID] for row in self.rows[at:]}
+            # An empty one is not asked: a look by a UUID runs its hash, which is Python code.
+            if (
+                job_id in by_id
+                or (ended and job_id in ended)
+                or (known and job_id in known)
+                or (others and job_id in others)
+            ):
+                again.append(job_id)
+                continue
+            seq, number = self.seq, self.job
+            if due_at is not None and due_at <= now:
+                due_at = None
+                new = new._replace(due_at=None)  # noqa: PLW2901 - as it is written, so it is kept
+            if run != (spec, due_at):
+                self._add_run(run, first, number, reserved)
+                run, first, spec_number = (spec, due_at), number, self.add_spec(spec)
+            self.seq, self.job = seq + 1, number + 1
+            append(
+                (seq, now_us, "dispatched", number, None, None, None, None, None, None, None, micros(due_at), payload,
+                 None, None, None, job_id, spec_number, metadata or None, batch_id, row)
+            )  # fmt: skip
+            if keeps_all or (room > 0 and len(payload) <= large):
+                room -= 1
+                keep(LiveJob(number, new, spec_number, now, _NEW if due_at is None else Life(due_at=due_at)))
+            elif rank > top:
+                top, highest = rank, job_id
+            if others is not None:
+                others.add(job_id)
+        self._add_run(run, first, self.job, reserved)
+        if highest is not None:
+            self._below_horizon(highest)
+        claims: list[Claim] = []
+        if worker_id is not None and reserved is not None:
+            seat = self.seats[worker_id]
+            # Not those of this very call, which it names twice: they are reserved once, and no lane has them.
+            fresh = set(reserved)
+            before = [job_id for job_id in dict.fromkeys(again) if self._by_id.get(job_id) not in fresh]
+            claims += self._hand_again(seat, before, reserved)
+            self._load_missing(reserved)
+            self._claim_numbers(seat, reserved, now, claims)
+        self.fresh = True
+        return claims
+
+    def _add_run(
+        self, run: tuple[Spec, float | None] | None, first: int, end: int, reserved: list[int] | None
+    ) -> None:
+        """Take new jobs of one spec and time into the books, and into their lane or among those for one worker."""
+        if run is None:
+            return
+        spec, due_at = run
+        self.queues[spec.queue].counts[_PENDING] += end - first
+        if reserved is None:
+            self.lanes.push(spec, first, end - 1, due_at)
+        else:
+            reserved.extend(range(first, end))
+
+    def _known(self, jobs: Sequence[NewJob]) -> set[UUID]:
+        """Which of these ids are taken by jobs that are not in memory."""
+        if self._loader is None:
+            return set()
+        # A first look that asks nobody: after the horizon come only new ones.
+        horizon = self.horizon
+        doubtful = (
+            [new.job_id for new in jobs if new.job_id.int <= horizon.int] if horizon is not None else []
+        )
+        if not doubtful:
+            return set()
+        unwritten = {row[_JOB_ID] for row in self.rows}
+        return self._loader.known(doubtful) | {job_id for job_id in doubtful if job_id in unwritten}
