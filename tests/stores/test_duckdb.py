@@ -25,7 +25,8 @@ from nbqueue.stores import index as index_module
 from nbqueue.stores import schema
 from nbqueue.stores.duckdb import DuckDBStore, _Op
 from nbqueue.stores.index import Index
-from nbqueue.stores.ledger import Ledger, Writes
+from nbqueue.stores.ledger import Ledger
+from nbqueue.stores.writes import Writes
 from nbqueue.testing import FakeClock, FakeWorker, new_job
 from nbqueue.testing.workers import bring, check_books, get, ids, new_batch
 
