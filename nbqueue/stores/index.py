@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from uuid import UUID
 
@@ -28,7 +29,9 @@ from nbqueue.lifecycle import (
     What,
     advance,
 )
+from nbqueue.rows import Rows
 from nbqueue.store import OUTPUT, Answer, Report, ReportKind, WorkerInfo
+from nbqueue.stores.blocks import BLOCK_ROWS, Block
 from nbqueue.stores.books import Books
 from nbqueue.stores.lanes import Lane, Lanes
 from nbqueue.stores.live import LiveJob, Loader, Numbers, QueueState, Row, Seat, micros
@@ -116,6 +119,7 @@ class Index:
         self._told: dict[UUID, list[Callable[[JobRecord | None], None]]] = {}
         #: What the next commit writes.
         self.rows: list[Row] = []
+        self.blocks: list[Block] = []
         self.new_specs: list[tuple[int, Spec]] = []
         self.new_queues: list[str] = []
         self.new_batches: list[BatchRecord] = []
@@ -193,6 +197,39 @@ class Index:
         self.fresh = True
         return claims
 
+    def insert_rows(self, rows: Rows, now: float) -> None:
+        """Take the rows of a batch: many new ones in one piece, and only as many into memory as are kept there."""
+        if not self._is_new_block(rows):
+            self.insert(list(rows), now)
+            return
+        if rows.due_at is not None and rows.due_at <= now:
+            rows = replace(rows, due_at=None)
+        first, count, spec = self.job, len(rows), rows.spec
+        number = self.add_spec(spec)
+        block = Block(rows=rows, seq=self.seq, number=first, spec_number=number, dispatched_at=now)
+        self.blocks.append(block)
+        self.seq, self.job = self.seq + count, first + count
+        kept = 0
+        for job in block.first(min(count, max(0, PENDING_KEPT - len(self.live)))):
+            if len(job.new.payload) <= LARGE:
+                self.keep(job)
+                kept += 1
+        if kept < count:
+            self._below_horizon(rows.ids[-1])
+        self.queues[spec.queue].counts[_PENDING] += count
+        self.lanes.push(spec, first, first + count - 1, rows.due_at)
+        self.fresh = True
+
+    def _is_new_block(self, rows: Rows) -> bool:
+        """Whether these are many, whose ids nobody has: they were made together, so that no other lies among them."""
+        if self._loader is None or len(rows) < BLOCK_ROWS or self.rows or self.blocks:
+            return False
+        first, last = rows.ids[0], rows.ids[-1]
+        low, high = first.int, last.int
+        if any(low <= job_id.int <= high for ids in (self._by_id, self.ended) for job_id in ids):
+            return False
+        return self.horizon is None or self.horizon < first or not self._loader.knows_between(first, last)
+
     def _add_run(
         self, run: tuple[Spec, float | None] | None, first: int, end: int, reserved: list[int] | None
     ) -> None:
@@ -230,6 +267,7 @@ class Index:
         if not doubtful:
             return set()
         unwritten = {row[_JOB_ID] for row in self.rows}
+        unwritten |= {job_id for job_id in doubtful for block in self.blocks if block.named(job_id)}
         return self._loader.known(doubtful) | {job_id for job_id in doubtful if job_id in unwritten}
 
     def _below_horizon(self, job_id: UUID) -> None:
@@ -443,6 +481,7 @@ class Index:
         if not wanted or self._loader is None:
             return []
         loaded = [self._unwritten(r) for r in self.rows if r[_JOB] in wanted and r[_EVENT] == _DISPATCHED]
+        loaded += [job for block in self.blocks for n in wanted if (job := block.numbered(n)) is not None]
         wanted.difference_update([job.number for job in loaded])
         if longest is not None:
             loaded = [job for job in loaded if len(job.new.payload) <= longest]
@@ -701,6 +740,7 @@ class Index:
             return []
         wanted = set(ids)
         new = [self._unwritten(row) for row in self.rows if row[_JOB_ID] in wanted]
+        new += [job for block in self.blocks for i in wanted if (job := block.named(i)) is not None]
         wanted -= {job.new.job_id for job in new}
         return new + self._loader.jobs([i for i in ids if i in wanted])
 

@@ -27,7 +27,7 @@ from nbqueue.stores.journal import Journal, file_mode, journal_path
 from nbqueue.stores.leftover import left_in
 from nbqueue.stores.live import LiveJob, Numbers, micros
 from nbqueue.stores.pruning import Gone, Pruning
-from nbqueue.stores.recall import closings_of, jobs_of, known_of, lines_of, pending_of
+from nbqueue.stores.recall import closings_of, jobs_of, known_of, knows_between, lines_of, pending_of
 from nbqueue.stores.repeats import Closing, Line
 from nbqueue.stores.restoring import Recovered, restore
 from nbqueue.stores.selecting import conditions
@@ -169,7 +169,7 @@ class Ledger:
 
     def _fold_with(self, writes: Writes) -> None:
         """Bring what waits, and what comes after it, into the tables, in one transaction."""
-        con, rows, journal = self._connection, len(writes.rows), self._journal
+        con, rows, journal = self._connection, writes.count, self._journal
         # It has a number as well: a frame that follows it does not fit a file without it.
         number = journal.number + 1 if writes and journal is not None else 0
         with transaction(con):
@@ -316,6 +316,10 @@ class Ledger:
     def known(self, ids: Sequence[UUID]) -> set[UUID]:
         """Which of these ids are taken."""
         return known_of(self._connection, self._unfolded(), ids)
+
+    def knows_between(self, first: UUID, last: UUID) -> bool:
+        """Whether any id from ``first`` to ``last`` is taken."""
+        return knows_between(self._sql(), first, last)
 
     def _unfolded(self) -> list[Writes]:
         return [writes for _, writes, _ in self._waiting]

@@ -19,7 +19,7 @@ from nbqueue.stores.writes import Writes, spec_of
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["MOVES", "closings_of", "fold", "jobs_of", "known_of", "lines_of", "pending_of"]
+__all__ = ["MOVES", "closings_of", "fold", "jobs_of", "known_of", "knows_between", "lines_of", "pending_of"]
 
 #: What a job's standing depends on, beside its dispatch.
 MOVES = ", ".join(f"'{event}'" for event in LIFECYCLE_EVENTS if event is not Event.DISPATCHED)
@@ -117,6 +117,15 @@ def known_of(con: duckdb.DuckDBPyConnection, waiting: Sequence[Writes], ids: Seq
         [[str(i) for i in asked - new]],
     ).fetchall()
     return new | {job_id for (job_id,) in rows}
+
+
+def knows_between(con: duckdb.DuckDBPyConnection, first: UUID, last: UUID) -> bool:
+    """Whether any id from ``first`` to ``last`` is taken."""
+    # Bounds that are constants keep all of the ledger from being read whose ids lie elsewhere.
+    found = con.execute(
+        f"SELECT EXISTS (FROM ledger WHERE job_id BETWEEN '{first}'::UUID AND '{last}'::UUID)"
+    )
+    return bool(found.fetchall()[0][0])
 
 
 def closings_of(con: duckdb.DuckDBPyConnection, fences: Collection[int]) -> dict[int, Closing]:
