@@ -25,7 +25,6 @@ __all__ = [
     "QueuedCommand",
     "Spec",
     "State",
-    "new_job_ids",
     "seconds",
     "timestamp",
 ]
@@ -432,71 +431,3 @@ class JobRecord:
     cancelling: bool
     batch_id: uuid.UUID | None
     row: str | None
-
-
-def new_job_ids(
-    count: int, *, now: float, randomness: bytes, after: uuid.UUID | None = None
-) -> list[uuid.UUID]:
-    """Make UUIDs of version 7 (time-ordered, so that a look-up by id prunes), each greater than the one before.
-
-    Parameters
-    ----------
-    count : int
-        How many.
-    now : float
-        Seconds since the epoch.
-    randomness : bytes
-        10 random bytes each.
-    after : UUID, optional
-        The last that was made here: these are greater, though the clock was set back.
-
-    >>> a, b = new_job_ids(2, now=1_700_000_000.0, randomness=bytes(20))
-    >>> a.version, a < b
-    (7, True)
-    """
-    last = -1 if after is None else _number_of(after)
-    begin, tail = int(now * 1000) << _TAIL, int.from_bytes(randomness[:10])
-    if begin >> _TAIL > last >> _TAIL:
-        last = begin | (tail & _TAIL_MASK)
-    else:
-        last += 1 + (tail & _STEP)
-    made = []
-    high, low = last >> _LOW_BITS, last & _LOW
-    head = _head_of(high)
-    for at in range(10, 10 * count + 10, 10):
-        made.append(_uuid_of(head | low))
-        # Within a millisecond they rise by steps that nobody else is likely to take.
-        low += 1 + int.from_bytes(randomness[at + 4 : at + 10])
-        if low > _LOW:
-            high, low = high + 1, low & _LOW
-            head = _head_of(high)
-    return made
-
-
-#: Bits of a UUID beside its time, its version and its variant; of these the last are behind the variant.
-_TAIL = 74
-_TAIL_MASK = (1 << _TAIL) - 1
-_LOW_BITS = 62
-_LOW = (1 << _LOW_BITS) - 1
-_STEP = (1 << 48) - 1
-
-_new, _set = object.__new__, object.__setattr__
-_UNKNOWN = uuid.SafeUUID.unknown
-
-
-def _head_of(high: int) -> int:
-    """Put the version and the variant to the time and to what is random before the variant."""
-    return (high >> 12) << 80 | 0x7 << 76 | (high & 0xFFF) << 64 | 0x2 << 62
-
-
-def _uuid_of(number: int) -> uuid.UUID:
-    # As its own constructor does, past all that this checks: 0.3 us an id instead of 0.7.
-    made = _new(uuid.UUID)
-    _set(made, "int", number)
-    _set(made, "is_safe", _UNKNOWN)
-    return made
-
-
-def _number_of(made: uuid.UUID) -> int:
-    number = made.int
-    return (number >> 80) << _TAIL | ((number >> 64) & 0xFFF) << 62 | number & _LOW

@@ -21,7 +21,19 @@ PACKAGE = "nbqueue"
 
 #: Layer by layer, the modules below ``nbqueue.``; a module imports from its own layer or a lower one.
 LAYERS: dict[int, tuple[str, ...]] = {
-    0: ("errors", "jobs", "durations", "sizes", "retry", "patience", "lifecycle", "payload", "payload.*"),
+    0: (
+        "errors",
+        "ids",
+        "jobs",
+        "rows",
+        "durations",
+        "sizes",
+        "retry",
+        "patience",
+        "lifecycle",
+        "payload",
+        "payload.*",
+    ),
     1: (
         *("secret", "slots", "handlers", "handlers.*", "running", "running.*"),
         *("store", "stores", "stores.*", "executor", "executors", "executors.*", "wire", "wire.*"),

@@ -18,8 +18,10 @@ from nbqueue.errors import InvalidCommand, NbqueueError, QueueUnavailable
 from nbqueue.facade.receipt import JobDispatch, Source
 from nbqueue.handlers.handler import Handler, Kind
 from nbqueue.handlers.registry import Call, to_call
-from nbqueue.jobs import Claim, JobRecord, NewBatch, NewJob, Options, Spec, State, new_job_ids
+from nbqueue.ids import JobIds, new_job_ids, new_packed_ids
+from nbqueue.jobs import Claim, JobRecord, NewBatch, NewJob, Options, Spec, State
 from nbqueue.retry import RetryPolicy
+from nbqueue.rows import Rows
 from nbqueue.secret import load_secret
 from nbqueue.store import Mapped, Store
 
@@ -31,6 +33,7 @@ __all__ = [
     "RowValues",
     "encode_arguments",
     "new_ids",
+    "packed_ids",
     "prepare",
     "specs_of",
 ]
@@ -113,8 +116,17 @@ class _Ids:
             self._last = made[-1] if made else self._last
         return made
 
+    def make_packed(self, count: int, now: float) -> JobIds:
+        """Make so many, 16 bytes each."""
+        randomness = os.urandom(10 + 8 * count)
+        with self._lock:
+            made = new_packed_ids(count, now=now, randomness=randomness, after=self._last)
+            self._last = made[-1] if made else self._last
+        return made
 
-new_ids = _Ids().make
+
+_ids = _Ids()
+new_ids, packed_ids = _ids.make, _ids.make_packed
 
 
 def _prepare(job_id: uuid.UUID, call: Call, given: Options | None, queue: str, now: float) -> Prepared:
@@ -165,6 +177,8 @@ class RowValues(dict[uuid.UUID, tuple[int, object]]):
 
 def specs_of(jobs: Iterable[NewJob]) -> set[Spec]:
     """Give the specs of jobs; those of a batch share one, whose hash takes 0.6 us."""
+    if isinstance(jobs, Rows):
+        return {jobs.spec} if jobs else set()
     return {spec for spec, _ in groupby(map(attrgetter("spec"), jobs))}
 
 

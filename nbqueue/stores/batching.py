@@ -10,6 +10,7 @@ from uuid import UUID
 from nbqueue.errors import InvalidCommand
 from nbqueue.jobs import BatchRecord, NewBatch, NewJob, State
 from nbqueue.payload import same_call
+from nbqueue.rows import Rows
 from nbqueue.store import Mapped
 from nbqueue.stores.index import Index
 
@@ -60,6 +61,8 @@ def put_batch(
     if known is not None and (known.command, known.origin) != (batch.command, batch.origin):
         raise InvalidCommand(_of_another(known, batch))
     batch_id = batch.batch_id if known is None else known.batch_id
+    if isinstance(jobs, Rows) and (rows or jobs.batch_id != batch_id):
+        jobs = list(jobs)
     served: dict[int, RowJob] = {}
     replaced: list[UUID] = []
     for position, job in enumerate(jobs) if rows else ():
@@ -70,13 +73,20 @@ def put_batch(
             served[position] = row
         elif not row.state.ended:
             replaced.append(row.job_id)
-    new = [
-        job if job.batch_id is batch_id or job.batch_id == batch_id else job._replace(batch_id=batch_id)
-        for position, job in enumerate(jobs)
-        if position not in served
-    ]
+    new = (
+        jobs
+        if isinstance(jobs, Rows)
+        else [
+            job if job.batch_id is batch_id or job.batch_id == batch_id else job._replace(batch_id=batch_id)
+            for position, job in enumerate(jobs)
+            if position not in served
+        ]
+    )
     number = index.job
-    index.insert(new, now)
+    if isinstance(new, Rows):
+        index.insert_rows(new, now)
+    else:
+        index.insert(new, now)
     numbers: Sequence[int] = range(number, index.job)
     counts = dict.fromkeys(State, 0)
     counts[State.PENDING] = len(new)

@@ -160,6 +160,9 @@ class Loader(Protocol):
     def known(self, ids: Sequence[UUID]) -> set[UUID]:
         """Which of these ids are taken."""
 
+    def knows_between(self, first: UUID, last: UUID) -> bool:
+        """Whether any id from ``first`` to ``last`` is taken."""
+
 
 class Numbers(NamedTuple):
     """Where the ever-rising numbers go on."""

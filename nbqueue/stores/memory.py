@@ -10,9 +10,10 @@ from typing import TypeVar
 from nbqueue.errors import QueueUnavailable
 from nbqueue.stores.engine import IndexStore
 from nbqueue.stores.index import Index
-from nbqueue.stores.ledger import Ledger, Writes
+from nbqueue.stores.ledger import Ledger
 from nbqueue.stores.live import Numbers
 from nbqueue.stores.pulse import Pulse
+from nbqueue.stores.writes import Writes
 
 __all__ = ["MemoryStore"]
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Self
 from filelock import FileLock, Timeout
 
 from nbqueue.errors import QueueUnavailable
-from nbqueue.stores.ledger import waiting_in, write
+from nbqueue.stores.inserting import write
+from nbqueue.stores.leftover import waiting_in
 from nbqueue.stores.opening import cannot_open
 from nbqueue.stores.owner import check_path
 from nbqueue.stores.reader import run_query

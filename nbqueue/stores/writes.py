@@ -16,6 +16,7 @@ from uuid import UUID
 from nbqueue.jobs import BatchRecord, Spec
 from nbqueue.retry import RetryPolicy
 from nbqueue.stores import schema
+from nbqueue.stores.blocks import Block
 from nbqueue.stores.index import Index
 from nbqueue.stores.live import Row
 
@@ -82,6 +83,8 @@ class Writes:
     #: (number, worker id, host, pid, executor, concurrency, joined in microseconds, lease in seconds).
     workers: list[tuple[int, str, str, int, str, int, int, float]] = field(default_factory=list)
     batches: list[BatchRecord] = field(default_factory=list)
+    #: More rows for the ledger, a batch at a time; a journal takes none.
+    blocks: list[Block] = field(default_factory=list)
 
     @classmethod
     def of(cls, index: Index) -> Writes:
@@ -90,18 +93,25 @@ class Writes:
             (number, w.worker_id, w.host, w.pid, w.executor, w.concurrency, round(now * 1e6), w.lease)
             for number, w, now in index.new_workers
         ]
-        writes = cls(index.rows, index.new_specs, index.new_queues, workers, index.new_batches)
+        writes = cls(index.rows, index.new_specs, index.new_queues, workers, index.new_batches, index.blocks)
         index.rows, index.new_specs, index.new_queues, index.new_workers = [], [], [], []
-        index.new_batches = []
+        index.new_batches, index.blocks = [], []
         return writes
 
     def __bool__(self) -> bool:
-        return bool(self.rows or self.specs or self.queues or self.workers or self.batches)
+        return bool(self.rows or self.specs or self.queues or self.workers or self.batches or self.blocks)
 
     @property
     def are_rows(self) -> bool:
         """Whether there are rows, and nothing else."""
-        return bool(self.rows) and not (self.specs or self.queues or self.workers or self.batches)
+        return bool(self.rows) and not (
+            self.specs or self.queues or self.workers or self.batches or self.blocks
+        )
+
+    @property
+    def count(self) -> int:
+        """How many rows the ledger takes."""
+        return len(self.rows) + sum(map(len, self.blocks))
 
     def extend(self, other: Writes) -> None:
         """Put another's after these."""
@@ -110,6 +120,7 @@ class Writes:
         self.queues += other.queues
         self.workers += other.workers
         self.batches += other.batches
+        self.blocks += other.blocks
 
     def text(self) -> str:
         """Give it as one line of JSON for the rows, and one for the rest, if there is any."""

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from nbqueue.jobs import Claim, JobRecord, NewBatch, NewJob, Spec, State, new_job_ids
+from nbqueue.ids import new_job_ids
+from nbqueue.jobs import Claim, JobRecord, NewBatch, NewJob, Spec, State
 from nbqueue.lifecycle import Outcome
 from nbqueue.retry import RetryPolicy
 from nbqueue.store import (

@@ -16,14 +16,16 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from nbqueue import jobs, lifecycle, retry, store
+from nbqueue import jobs, lifecycle, retry, rows, store
 from nbqueue.errors import NbqueueError, NotSupported
+from nbqueue.ids import JobIds
 
 __all__ = ["VALUES", "Maker", "WireError", "add_maker", "allow", "let_travel", "made_by", "parts_of"]
 
 #: What the verbs of a store take and give.
 VALUES: tuple[type, ...] = (
     *(jobs.State, jobs.Spec, jobs.NewJob, jobs.NewBatch, jobs.BatchRecord, jobs.Claim, jobs.JobRecord),
+    rows.Rows,
     *(retry.RetryPolicy, lifecycle.Outcome, lifecycle.Event),
     *(store.Capability, store.Handlers, store.WorkerInfo, store.LogChunk, store.ReportKind, store.Report),
     *(store.Answer, store.Turn, store.Mapped, store.BatchCount, store.QueueInfo, store.Selection),
@@ -179,6 +181,7 @@ def _zone_parts(value: ZoneInfo) -> tuple[Any, ...]:
 
 
 let_travel(UUID, lambda value: (value.int,), lambda number: UUID(int=number))
+let_travel(JobIds, lambda ids: (ids.high.tobytes(), ids.low.tobytes()), JobIds.from_bytes)
 let_travel(date, lambda value: (value.year, value.month, value.day), _day)
 let_travel(time, _clock_parts, _time)
 let_travel(datetime, _clock_parts, _datetime)

@@ -17,7 +17,8 @@ import nbqueue as nbq
 from nbqueue import CommandQueue, JobDispatch, QueuedCommand, State
 from nbqueue.executor import StopReason
 from nbqueue.executors.thread import ThreadExecutor
-from nbqueue.stores.ledger import Ledger, Writes
+from nbqueue.stores.ledger import Ledger
+from nbqueue.stores.writes import Writes
 
 from .conftest import PATIENCE, Clock
 

@@ -718,7 +718,7 @@ def test_many_rows_are_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     sizes: list[int] = []
     real = Ledger.commit
     monkeypatch.setattr(
-        Ledger, "commit", lambda self, writes: (sizes.append(len(writes.rows)), real(self, writes))[1]
+        Ledger, "commit", lambda self, writes: (sizes.append(writes.count), real(self, writes))[1]
     )
     frame = pd.DataFrame({"n": range(100_000), "x": np.linspace(0, 1, 100_000), "name": "row"})
     with nbq.connect(tmp_path / "jobs.duckdb") as queues:

@@ -24,7 +24,8 @@ from nbqueue.store import Report, ReportKind, Selection
 from nbqueue.stores import schema
 from nbqueue.stores.duckdb import DuckDBStore, _Op
 from nbqueue.stores.index import Index, limits
-from nbqueue.stores.ledger import Ledger, Writes
+from nbqueue.stores.ledger import Ledger
+from nbqueue.stores.writes import Writes
 from nbqueue.testing import FakeClock, FakeWorker, new_job
 from nbqueue.testing.workers import bring, check_books, get, ids, new_batch
 

@@ -18,6 +18,7 @@ from nbqueue.errors import DispatchFailed, QueueUnavailable
 from nbqueue.jobs import BatchRecord, NewJob, Spec, State
 from nbqueue.retry import RetryPolicy
 from nbqueue.store import Selection
+from nbqueue.stores import inserting, schema
 from nbqueue.stores import journal as journal_module
 from nbqueue.stores import ledger as ledger_module
 from nbqueue.stores.duckdb import DuckDBStore
@@ -177,7 +178,7 @@ def test_all_that_is_written_comes_back() -> None:
 
     batch = (uuid4(), "c", "o", "key", "head", 1.25, 0.1, ((1, 2), (5, 9)))
     writes = Writes(
-        [tuple(map(value, ledger_module.schema.COLUMNS.values())) for _ in range(50)],
+        [tuple(map(value, schema.COLUMNS.values())) for _ in range(50)],
         [(3, Spec("c", "q", -1, "o", "", 2, 1.5, RetryPolicy(backoff=(1.0,)))), (4, Spec("d"))],
         ["ü", "q"],
         [(1, "w", "h", 7, "thread", 4, 10**15, 15.25)],
@@ -277,7 +278,7 @@ def test_an_older_copy_with_a_later_journal(
     opened: Opened, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, much: bool
 ) -> None:
     """Copies of different moments do not go together, be it a frame that is missing or a commit that went past them."""
-    monkeypatch.setattr(ledger_module, "MUCH_ROWS", 5)
+    monkeypatch.setattr(inserting, "MUCH_ROWS", 5)
     store, mixed = opened(), tmp_path / "mixed.duckdb"
     store.insert([new_job(clock)])
     store.query("SELECT 1")
@@ -411,7 +412,7 @@ def test_no_room_in_the_journal(opened: Opened, clock: FakeClock, monkeypatch: p
 def test_bounded(opened: Opened, clock: FakeClock, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However much is handed in, the journal stays as large as what is folded in at once; and much goes by it."""
     monkeypatch.setattr(ledger_module, "FOLD_SIZE", 100_000)
-    monkeypatch.setattr(ledger_module, "MUCH_SIZE", 100_000)
+    monkeypatch.setattr(inserting, "MUCH_SIZE", 100_000)
     store = opened()
     jobs: list[NewJob] = []
     for size in (10_000,) * 40 + (300_000,):

@@ -20,7 +20,8 @@ from nbqueue.store import LogChunk, Report, ReportKind, Selection
 from nbqueue.stores import duckdb as duckdb_module
 from nbqueue.stores import opening
 from nbqueue.stores.duckdb import DuckDBStore
-from nbqueue.stores.ledger import Ledger, Writes
+from nbqueue.stores.ledger import Ledger
+from nbqueue.stores.writes import Writes
 from nbqueue.testing import FakeClock, FakeWorker, new_job
 from nbqueue.testing.workers import check_books, get, ids
 
@@ -118,7 +119,8 @@ import resource, signal, sys
 from pathlib import Path
 from nbqueue.errors import QueueUnavailable
 from nbqueue.stores.duckdb import DuckDBStore
-from nbqueue.stores.ledger import Ledger, Writes
+from nbqueue.stores.ledger import Ledger
+from nbqueue.stores.writes import Writes
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, resource.RLIM_INFINITY))
 try:

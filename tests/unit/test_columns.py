@@ -17,7 +17,13 @@ floats = st.floats() | st.sampled_from([-0.0, 1e300, 5e-324, 1e16, float("nan"),
 columns = st.one_of(
     *(
         st.lists(values, min_size=3, max_size=3)
-        for values in (texts, numbers, floats, st.booleans(), texts | numbers | floats | st.booleans())
+        for values in (
+            texts,
+            numbers,
+            floats,
+            st.booleans(),
+            texts | numbers | floats | st.booleans() | st.none(),
+        )
     )
 )
 names = texts | st.sampled_from(["path", "$nbq", "100%s", '"', "%%", "%(a)s"])
@@ -42,13 +48,15 @@ def test_column_is_written_as_its_values(values: list[Any]) -> None:
     assert written is None or written == [encode(value) for value in values]
 
 
-@pytest.mark.parametrize("values", [["a", "ü", "\ud800"], [1, -1, 2**64 - 1], [1.5, float("nan")], [True]])
+@pytest.mark.parametrize(
+    "values", [["a", "ü", "\ud800"], [1, -1, 2**64 - 1], [1.5, float("nan")], [True, None]]
+)
 def test_plain_columns_are_written(values: list[Any]) -> None:
     """The types that most columns have are written so; else this would be no use."""
     assert encode_calls([], {"x": values}) is not None
 
 
-@pytest.mark.parametrize("value", [None, (1,), [1], {}, 2**64, -(2**64), b"x", type("Text", (str,), {})("x")])
+@pytest.mark.parametrize("value", [(1,), [1], {}, 2**64, -(2**64), b"x", type("Text", (str,), {})("x")])
 def test_others_are_not(value: object) -> None:
     """What has no word in JSON, or more than one, is left to whoever writes calls one by one."""
     assert encode_calls([], {"x": [1, value]}) is None

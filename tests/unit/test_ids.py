@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbqueue.facade.intake import new_ids
-from nbqueue.jobs import new_job_ids
+from nbqueue.ids import new_job_ids
 
 NOW = 1_700_000_000.0
 moments = st.floats(min_value=0, max_value=2**38, allow_nan=False)

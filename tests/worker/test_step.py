@@ -16,7 +16,8 @@ from nbqueue.errors import DispatchFailed, QueueUnavailable
 from nbqueue.executor import Running, StopReason
 from nbqueue.handlers.definitions import function_handler
 from nbqueue.handlers.handler import Registry, main_origin
-from nbqueue.jobs import Claim, JobRecord, NewJob, Options, Spec, State, new_job_ids
+from nbqueue.ids import new_job_ids
+from nbqueue.jobs import Claim, JobRecord, NewJob, Options, Spec, State
 from nbqueue.lifecycle import Outcome
 from nbqueue.retry import RetryPolicy
 from nbqueue.running.run import Attempt, Runner, Services

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
-from functools import partial
-from itertools import repeat
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -15,11 +13,12 @@ from nbqueue.facade.batches import accessor
 from nbqueue.facade.batches.batch import Batch
 from nbqueue.facade.batches.tables import Arguments, Table, label_text, read_table
 from nbqueue.facade.dispatching import Dispatching
-from nbqueue.facade.intake import Calls, encode_arguments, new_ids, prepare, specs_of
+from nbqueue.facade.intake import Calls, encode_arguments, new_ids, packed_ids, prepare, specs_of
 from nbqueue.handlers.definitions import ClassHandler, check_call, check_keywords
 from nbqueue.handlers.handler import Handler
 from nbqueue.handlers.registry import Call, to_call, to_mapped
 from nbqueue.jobs import NewBatch, NewJob, Options, check_name
+from nbqueue.rows import Rows
 
 __all__ = ["Batching"]
 
@@ -136,25 +135,31 @@ class _Rows:
         self._queue = queue
         self._now = now
 
-    def prepare(self, batch_id: uuid.UUID) -> tuple[list[NewJob], Calls]:
+    def prepare(self, batch_id: uuid.UUID) -> tuple[Sequence[NewJob], Calls]:
         """Give a job for each row, and the arguments of those that had to be pickled."""
         if isinstance(self._call.handler, ClassHandler) and self._call.origin:
             return self._of_class(self._call.handler, batch_id)
         (one,) = prepare((self._call,), self._given, queue=None, default_queue=self._queue, now=self._now)
         _, spec, _, metadata, due_at, *_ = one.job
-        texts = self._table.texts(self._encode)
-        ids = new_ids(len(texts), self._now)
-        same = (repeat(value, len(ids)) for value in (spec, metadata, due_at, batch_id))
-        specs, *others = same
-        rows = zip(ids, specs, texts, *others, self._table.labels, strict=True)
-        # Past the constructor of NamedTuples, which is Python code: 0.15 us a row instead of 0.5.
-        jobs: list[NewJob] = list(map(partial(tuple.__new__, NewJob), rows))
-        pickled = {at for at, text in enumerate(texts) if payload.needs_pickle(text)}
-        calls: Calls = {}
+        texts, calls = self._table.plain_texts(), Calls()
+        pickled: set[int] = set()
+        if texts is None:
+            texts = list(map(self._encode, self._table.calls()))
+            pickled = {at for at, text in enumerate(texts) if payload.needs_pickle(text)}
+        ids = packed_ids(len(texts), self._now)
         for at, (args, kwargs) in enumerate(self._table.calls() if pickled else ()):
             if at in pickled:
                 calls[ids[at]] = (args, dict(kwargs))
-        return jobs, calls
+        rows = Rows(
+            ids=ids,
+            spec=spec,
+            payloads=texts,
+            labels=self._table.labels,
+            batch_id=batch_id,
+            metadata=metadata,
+            due_at=due_at,
+        )
+        return rows, calls
 
     def _encode(self, arguments: Arguments) -> str:
         return encode_arguments(self._call.command, *arguments)

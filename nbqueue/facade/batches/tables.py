@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 _CONTEXT = "a row's label"
 #: A category of more values than these is told by its rows alone.
 _CATEGORIES_MAX = 10_000
+_PLAIN = frozenset((bool, int, float, str))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +68,13 @@ class Table:
             return (tuple(self.columns),)
         return dict.fromkeys(tuple(record) for record in self.records or ())
 
-    def texts(self, encode: Callable[[Arguments], str]) -> list[str]:
-        """Give each row's arguments as text: of plain columns all at once, else row by row."""
-        plain: list[str] | None = None
+    def plain_texts(self) -> list[str] | None:
+        """Give each row's arguments as text; None where not all columns are plain, and rows go one by one."""
         if self.columns:
-            plain = encode_calls((), self.columns)
-        elif self.columns is None and self.records is None:
-            plain = encode_calls((self.items,), {})
-        return list(map(encode, self.calls())) if plain is None else plain
+            return encode_calls((), self.columns)
+        if self.columns is None and self.records is None:
+            return encode_calls((self.items,), {})
+        return None
 
 
 def read_table(items: Any) -> Table:
@@ -156,7 +156,7 @@ def _plain_values(column: pd.Series[Any]) -> list[Any] | None:
     if column.dtype == object:
         return list(column.to_frame("x").to_dict("list")["x"])
     of_numpy = type(column.dtype).__module__.startswith("numpy") and column.dtype.kind in "biuf"
-    return list(column) if of_numpy or column.dtype == "str" else None
+    return list(column.tolist()) if of_numpy or column.dtype == "str" else None
 
 
 def _values(column: pd.Series[Any]) -> list[Any]:
@@ -170,7 +170,9 @@ def _values(column: pd.Series[Any]) -> list[Any]:
 
 
 def _labels(index: pd.Index[Any]) -> list[str]:
-    labels = [_native(label) for label in index.tolist()]
+    labels = index.tolist()
+    if not _PLAIN.issuperset(map(type, labels)):
+        labels = list(map(_native, labels))
     texts = encode_column(labels)
     return [label_text(label) for label in labels] if texts is None else texts
 

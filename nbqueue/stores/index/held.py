@@ -9,6 +9,7 @@ from uuid import UUID
 from nbqueue.jobs import BatchRecord, JobRecord, NewJob, Spec, State
 from nbqueue.lifecycle import Event, Life
 from nbqueue.store import WorkerInfo
+from nbqueue.stores.blocks import Block
 from nbqueue.stores.books import Books
 from nbqueue.stores.index import limits
 from nbqueue.stores.lanes import Lanes
@@ -65,6 +66,7 @@ class Held:
         self._told: dict[UUID, list[Callable[[JobRecord | None], None]]] = {}
         #: What the next commit writes.
         self.rows: list[Row] = []
+        self.blocks: list[Block] = []
         self.new_specs: list[tuple[int, Spec]] = []
         self.new_queues: list[str] = []
         self.new_batches: list[BatchRecord] = []
@@ -103,6 +105,7 @@ class Held:
             return []
         wanted = set(ids)
         new = [self._unwritten(row) for row in self.rows if row[_JOB_ID] in wanted]
+        new += [job for block in self.blocks for i in wanted if (job := block.named(i)) is not None]
         wanted -= {job.new.job_id for job in new}
         return new + self._loader.jobs([i for i in ids if i in wanted])
 
@@ -113,6 +116,7 @@ class Held:
         if not wanted or self._loader is None:
             return []
         loaded = [self._unwritten(r) for r in self.rows if r[_JOB] in wanted and r[_EVENT] == _DISPATCHED]
+        loaded += [job for block in self.blocks for n in wanted if (job := block.numbered(n)) is not None]
         wanted.difference_update([job.number for job in loaded])
         if longest is not None:
             loaded = [job for job in loaded if len(job.new.payload) <= longest]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from nbqueue.errors import StaleClaim
 from nbqueue.jobs import Claim, NewJob, Spec, State
 from nbqueue.lifecycle import Life
+from nbqueue.rows import Rows
+from nbqueue.stores.blocks import BLOCK_ROWS, Block
 from nbqueue.stores.index import limits
 from nbqueue.stores.index.claiming import Claiming
 from nbqueue.stores.live import LiveJob, micros
@@ -90,6 +93,39 @@ class Inserting(Claiming):
         self.fresh = True
         return claims
 
+    def insert_rows(self, rows: Rows, now: float) -> None:
+        """Take the rows of a batch: many new ones in one piece, and only as many into memory as are kept there."""
+        if not self._is_new_block(rows):
+            self.insert(list(rows), now)
+            return
+        if rows.due_at is not None and rows.due_at <= now:
+            rows = replace(rows, due_at=None)
+        first, count, spec = self.job, len(rows), rows.spec
+        number = self.add_spec(spec)
+        block = Block(rows=rows, seq=self.seq, number=first, spec_number=number, dispatched_at=now)
+        self.blocks.append(block)
+        self.seq, self.job = self.seq + count, first + count
+        kept = 0
+        for job in block.first(min(count, max(0, limits.PENDING_KEPT - len(self.live)))):
+            if len(job.new.payload) <= limits.LARGE:
+                self.keep(job)
+                kept += 1
+        if kept < count:
+            self._below_horizon(rows.ids[-1])
+        self.queues[spec.queue].counts[_PENDING] += count
+        self.lanes.push(spec, first, first + count - 1, rows.due_at)
+        self.fresh = True
+
+    def _is_new_block(self, rows: Rows) -> bool:
+        """Whether these are many, whose ids nobody has: they were made together, so that no other lies among them."""
+        if self._loader is None or len(rows) < BLOCK_ROWS or self.rows or self.blocks:
+            return False
+        first, last = rows.ids[0], rows.ids[-1]
+        low, high = first.int, last.int
+        if any(low <= job_id.int <= high for ids in (self._by_id, self.ended) for job_id in ids):
+            return False
+        return self.horizon is None or self.horizon < first or not self._loader.knows_between(first, last)
+
     def _add_run(
         self, run: tuple[Spec, float | None] | None, first: int, end: int, reserved: list[int] | None
     ) -> None:
@@ -115,4 +151,5 @@ class Inserting(Claiming):
         if not doubtful:
             return set()
         unwritten = {row[_JOB_ID] for row in self.rows}
+        unwritten |= {job_id for job_id in doubtful for block in self.blocks if block.named(job_id)}
         return self._loader.known(doubtful) | {job_id for job_id in doubtful if job_id in unwritten}

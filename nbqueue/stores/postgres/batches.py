@@ -41,6 +41,7 @@ class BatchVerbs(Part):
 
     def put_batch(self, batch: NewBatch, jobs: Sequence[NewJob]) -> Mapped:
         """Take the rows of a batch, all or none and in one commit."""
+        jobs = list(jobs)
 
         def verb(tx: Tx) -> Mapped:
             _hold(tx, batch.key or str(batch.batch_id))

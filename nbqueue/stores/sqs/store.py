@@ -188,6 +188,7 @@ class SQSStore:
         A row whose job is in SQS or has succeeded, in this ledger, keeps it. A row's former job is cancelled here:
         if another process receives it, it runs there.
         """
+        jobs = list(jobs)
         self._dispatcher.check(jobs)
         try:
             mapped = self._dispatcher.put_batch(batch, jobs)

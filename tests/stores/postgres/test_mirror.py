@@ -21,7 +21,8 @@ import pytest
 from nbqueue import frames
 from nbqueue.errors import NotSupported, QueueError, QueueUnavailable
 from nbqueue.facade.watching.following import Following
-from nbqueue.jobs import State, new_job_ids
+from nbqueue.ids import new_job_ids
+from nbqueue.jobs import State
 from nbqueue.lifecycle import Outcome
 from nbqueue.retry import RetryPolicy
 from nbqueue.store import OUTPUT, LogChunk, Report, ReportKind, Selection, Store
