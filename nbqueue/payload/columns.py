@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json.encoder
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
-from typing import Any
+from typing import Any, cast
 
 from nbqueue.payload.notation import TAG, is_text, tagged, to_base64, to_text
 
@@ -14,6 +14,8 @@ __all__ = ["encode_calls", "encode_column"]
 
 #: A larger integer may be told by a tag, depending on what stands beside it.
 _INT_MAX = 2**64
+#: So many calls are written at once.
+_PIECE = 50_000
 
 _quote: Callable[[str], str] = json.encoder.encode_basestring
 
@@ -41,21 +43,28 @@ def encode_calls(args: Sequence[Sequence[Any]], kwargs: Mapping[str, Sequence[An
     """
     if not all(type(name) is str and name != TAG and is_text(name) for name in kwargs):
         return None
-    columns: list[list[str]] = []
-    for values in (*args, *kwargs.values()):
-        texts = encode_column(values)
-        if texts is None:
-            return None
-        columns.append(texts)
+    columns = (*args, *kwargs.values())
     # No quoted name has the character that stands for a value here.
     keywords = ",".join(_quote(name) + ":\0" for name in kwargs)
     words = ('{"args":[' + ",".join("\0" * len(args)) + '],"kwargs":{' + keywords + "}}").split("\0")
-    count = len(columns[0]) if columns else 0
+    calls: list[str] = []
+    # Piece by piece, since the texts of all values together would take as much memory as those of the calls.
+    for at in range(0, max(map(len, columns), default=0), _PIECE):
+        texts = [encode_column(values[at : at + _PIECE]) for values in columns]
+        if None in texts:
+            return None
+        calls += _joined(cast("list[list[str]]", texts), words)
+    return calls
+
+
+def _joined(columns: Sequence[Sequence[str]], words: Sequence[str]) -> Iterator[str]:
+    """Put the texts of each row between these words."""
+    count = len(columns[0])
     pieces: list[Iterable[str]] = [repeat(words[0], count)]
     for texts, word in zip(columns, words[1:], strict=True):
         pieces += (texts, repeat(word, count))
-    # Joined, a call of two takes 0.13 us; by a template, 0.22.
-    return list(map("".join, zip(*pieces, strict=True)))
+    # A call of two takes 0.13 us so; by a template, 0.22.
+    return map("".join, zip(*pieces, strict=True))
 
 
 def encode_column(values: Sequence[Any]) -> list[str] | None:

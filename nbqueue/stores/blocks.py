@@ -12,8 +12,8 @@ from nbqueue.stores.live import LiveJob
 
 __all__ = ["BLOCK_ROWS", "Block"]
 
-#: Fewer rows go one by one: of so many a commit goes past the journal, into the tables.
-BLOCK_ROWS = 4_000
+#: Fewer go one by one, into the journal: a commit past it takes 10 ms longer, and of so many 10 ms less to fold in.
+BLOCK_ROWS = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

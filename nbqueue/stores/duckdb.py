@@ -264,6 +264,7 @@ class DuckDBStore(IndexStore):
             elif batch:
                 self._listen_again(self._index)
                 self._commit(batch + self._chores())
+                batch.clear()  # it may be a million rows, and the next verb a long time off
             if self._stopping and not inbox:
                 break
             if self._ledger.is_full:

@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from nbqueue.ids import new_job_ids
+from nbqueue.ids import new_job_ids, new_packed_ids
 from nbqueue.jobs import Claim, JobRecord, NewBatch, NewJob, Spec, State
 from nbqueue.lifecycle import Outcome
 from nbqueue.retry import RetryPolicy
+from nbqueue.rows import Rows
 from nbqueue.store import (
     Answer,
     Capability,
@@ -36,6 +37,7 @@ __all__ = [
     "need",
     "new_batch",
     "new_job",
+    "new_rows",
 ]
 
 #: Takes every job.
@@ -63,6 +65,25 @@ def new_batch(
     ]
     command, origin = given.get("command", "work"), given.get("origin", "")
     return NewBatch(batch_id, command, origin, key, '{"head":1}'), jobs
+
+
+def new_rows(clock: FakeClock, rows: Mapping[str, str], key: str = "", **given: Any) -> tuple[NewBatch, Rows]:
+    """As ``new_batch``, by columns."""
+    batch, _ = new_batch(clock, {}, key, **given)
+    packed = new_packed_ids(len(rows), now=clock.time(), randomness=os.urandom(10 + 8 * len(rows)))
+    due_at, metadata = given.pop("due_at", None), given.pop("metadata", "")
+    spec = Spec(given.pop("command", "work"), **given)
+    texts, labels = list(rows.values()), list(rows)
+    made = Rows(
+        ids=packed,
+        spec=spec,
+        payloads=texts,
+        labels=labels,
+        batch_id=batch.batch_id,
+        metadata=metadata,
+        due_at=due_at,
+    )
+    return batch, made
 
 
 class FakeWorker:

@@ -730,6 +730,41 @@ def test_many_rows_are_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert len(queues.batch(batch.batch_id)) == 100_000
 
 
+def test_many_rows_are_as_few(queues: nbq.QueueManager) -> None:
+    """What is handed in by columns is what it is row by row, whatever the cells hold, and comes home to its index."""
+    values = {
+        "text": ["ü\u2028", "", '"\0\\', "half \udcff", None, "x" * 300],
+        "number": [0, -1, 2**70, None, 7, 2**63],
+        "flag": [True, False, None, True, False, True],
+        "share": [0.1, float("nan"), float("inf"), -0.0, 5e-324, 1.0],
+        "name": ["a", "b", "c", "d", "e", "f"],
+    }
+
+    @nbq.job
+    def same(**cells: object) -> str:
+        return repr(cells)
+
+    few = pd.DataFrame({name: pd.Series(cells, dtype=object) for name, cells in values.items()})
+    few["share"] = few["share"].astype(float)
+    rows = pd.concat([few] * 400, ignore_index=True)
+    rows.index = pd.Index([f"row {n}" for n in range(len(rows))], name="id")
+    plain = rows[["share", "name"]]
+    for frame in (rows, plain):
+        columns = list(frame)
+        alone = queues.map(same, few[columns])
+        batch = queues.map(same, frame)
+        told = queues.sql(
+            "SELECT arguments FROM jobs WHERE batch_id IN (?, ?) ORDER BY number",
+            [str(alone.batch_id), str(batch.batch_id)],
+        )["arguments"].tolist()
+        assert told == told[:6] * 401
+        assert_frame_equal(batch.frame()[columns], frame)
+    drain(queues)
+    results = batch.results()
+    assert_index_equal(results.index, rows.index)
+    assert results.tolist() == [repr(record) for record in plain.to_dict("records")]
+
+
 def test_all_rows_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the last thing that a batch writes fails, no row of it is there, here or after a restart."""
 

@@ -355,3 +355,24 @@ def _works(queues: nbq.QueueManager) -> bool:
     except nbq.QueueUnavailable:
         return False
     return True
+
+
+def test_guest_maps_many_rows(path: Path, start: Start) -> None:
+    """Rows that a guest hands in by the thousand are its owner's jobs, in order, and their results come home."""
+
+    @nbq.command("x:y")
+    def same(item: str) -> str:
+        return item
+
+    with nbq.connect(path) as queues:
+        guest = start("guest")
+        guest.tell(CONNECT)
+        guest.tell("batch = queues.map('x:y', [f'ü {n}' for n in range(2_100)])")
+        assert guest.ask("tuple(batch.progress())") == (2_100, 2_100, 0, 0, 0, 0)
+        told = queues.sql("SELECT row_label, arguments FROM jobs ORDER BY job_id")
+        assert told["row_label"].tolist() == [str(n) for n in range(2_100)]
+        assert told["arguments"].tolist() == [f'{{"args":["ü {n}"],"kwargs":{{}}}}' for n in range(2_100)]
+        with queues.worker() as worker:
+            worker.drain(timeout=PATIENCE)
+        assert guest.ask("batch.results().tolist()") == [f"ü {n}" for n in range(2_100)]
+        guest.end()

@@ -25,9 +25,11 @@ from hypothesis import strategies as st
 
 from nbqueue import errors, store
 from nbqueue.errors import JobFailed, NotSupported, QueueError
+from nbqueue.ids import new_packed_ids
 from nbqueue.jobs import BatchRecord, Claim, JobRecord, NewJob, Spec, State
 from nbqueue.lifecycle import Outcome
 from nbqueue.retry import RetryPolicy
+from nbqueue.rows import Rows
 from nbqueue.wire import WireError, allow, decode, encode, pack_error, unpack_error
 from nbqueue.wire.makers import VALUES
 
@@ -118,6 +120,19 @@ def test_what_was_made_is_whole() -> None:
     assert found[0].total == 2
     with pytest.raises(dataclasses.FrozenInstanceError):
         found[0].key = "x"
+
+
+def test_rows_travel_by_their_columns() -> None:
+    """What comes is the same jobs, in columns still; where the columns do not fit together, nothing comes."""
+    ids = new_packed_ids(3, now=1.7e9, randomness=bytes(range(34)))
+    rows = Rows(ids=ids, spec=SPEC, payloads=["1", "2", "3"], labels=list("abc"), batch_id=ids[0], due_at=5.0)
+    verb, (came,) = decode(encode(("put_batch", (rows,))))
+    assert (verb, type(came), list(came)) == ("put_batch", Rows, list(rows))
+    assert came[1:] == rows[1:] == [rows[1], rows[2]]
+    assert came.ids.find(ids[2]) == 2
+    object.__setattr__(rows, "labels", ["a"])
+    with pytest.raises(WireError, match="as many ids as arguments and labels"):
+        decode(encode(rows))
 
 
 def test_every_value_of_the_contract_travels() -> None:

@@ -94,6 +94,8 @@ class Batching(Dispatching):
         batch = NewBatch(batch_id, call.command, call.origin, name, label_text(_head(call, table)))
         rows = _Rows(call, table, given, queue or self.config.default_queue, now)
         jobs, calls = rows.prepare(batch_id)
+        # What the texts were made of need not be held while they are written.
+        del table, rows
         # Workers may have run them before the batch is made here: what no store can keep has a place from the start.
         known = self.store.get_batch(name) if name else None
         places = [

@@ -22,6 +22,7 @@ from nbqueue.testing.workers import (
     ids,
     new_batch,
     new_job,
+    new_rows,
 )
 
 __all__ = ["Batches"]
@@ -62,6 +63,18 @@ class Batches:
             (batch.batch_id, "c", "[1]"),
         ]
         assert ids(FakeWorker(store).take(9)) == ids(jobs)
+
+    def test_batch_by_columns(self, store: Store, clock: FakeClock) -> None:
+        """Rows that come as columns are the jobs that they are one by one, and the same ones when sent again."""
+        batch, rows = new_rows(clock, {"b": "[1]", "a": "[2]", "c": "[1]"}, key="scores", metadata='{"a":1}')
+        put = store.put_batch(batch, rows)
+        again = store.put_batch(batch, rows)
+        assert (again.batch.runs, list(again.left)) == (put.batch.runs, [0, 1, 2])
+        assert [
+            (r.job_id, r.spec, r.payload, r.metadata, r.batch_id, r.row) for r in store.get(rows.ids)
+        ] == [(job.job_id, job.spec, job.payload, job.metadata, batch.batch_id, job.row) for job in rows]
+        assert counted(store, batch) == {State.PENDING: 3}
+        assert ids(FakeWorker(store).take(9)) == list(rows.ids)
 
     def test_batch_is_idempotent(self, store: Store, clock: FakeClock) -> None:
         """A batch that is sent again after a lost reply is the same batch, wherever its rows stand by now."""
