@@ -10,10 +10,14 @@ from nbqueue.jobs import Claim, JobRecord, NewJob, State
 from nbqueue.lifecycle import Life
 from nbqueue.store import Handlers, WorkerInfo
 
-__all__ = ["LiveJob", "Loader", "Numbers", "QueueState", "Row", "Seat", "micros"]
+__all__ = ["NO_WORD", "LiveJob", "Loader", "Numbers", "QueueState", "Row", "Seat", "micros"]
 
 #: One row of the ledger, in the order of ``schema.COLUMNS``.
 Row = tuple[Any, ...]
+
+
+#: How an attempt ended of which there is nothing to say: a result, an error, a cause and a traceback.
+NO_WORD: tuple[str, str, str, str] = ("", "", "", "")
 
 
 def micros(at: float | None) -> int | None:
@@ -47,7 +51,7 @@ class LiveJob:
         self.started_at: float | None = None
         self.finished_at: float | None = None
         #: (result, error, cause, traceback) of the last attempt that ended.
-        self.last: tuple[str, str, str, str] = ("", "", "", "")
+        self.last = NO_WORD
         self.progress = ""
 
     def record(self) -> JobRecord:

@@ -138,7 +138,7 @@ class Turns:
 
     def waits_for_store(self) -> bool:
         """Whether all that it held is over, and all that is left is to report it."""
-        return self.held <= {one.claim.fence for one in self.unsent if one.kind is not ReportKind.NEWS}
+        return self.held <= _over(self.unsent)
 
     def _end(self) -> None:
         self.over = True
@@ -191,11 +191,11 @@ class Turns:
             self._next_news = now + NEWS_EVERY
             reports += self._executor.news()
         ended = self._executor.collect()
-        self._ended += sum(report.kind is ReportKind.ENDED for report in ended)
+        self._ended += len([1 for report in ended if report.kind is _ENDED])
         self._prefetch.learn(ended)
         reports += ended
         reports += self._give_back_stalled(running, now)
-        over = {report.claim.fence for report in reports if report.kind is not ReportKind.NEWS}
+        over = _over(reports)
         held = len(self.held) - len(self.held & over)
         slots = self.slots(over)
         if self._wants_turn(reports, now, room=slots > held):
@@ -274,10 +274,9 @@ class Turns:
 
     def _settle(self, reports: Sequence[Report], turn: Turn) -> None:
         """Strike off what the store has taken, or refused: either way it is over here."""
-        for report in reports:
-            if report.kind is not ReportKind.NEWS:
-                self.held.discard(report.claim.fence)
-                self._lost.discard(report.claim.fence)
+        over = _over(reports)
+        self.held -= over
+        self._lost -= over
         for answer in turn.answers:
             if not answer.done:
                 _log.info("job %s: %s", answer.job_id, answer.reason)
@@ -349,4 +348,11 @@ class Turns:
             self.stopping.set()
 
 
+def _over(reports: Sequence[Report]) -> set[int]:
+    """The fences of what has come to an end, or is given back."""
+    return {report.claim.fence for report in reports if report.kind is not _NEWS}
+
+
 _fence = attrgetter("fence")
+# Looked at for every job: a member of an enum takes 0.07 us.
+_ENDED, _NEWS = ReportKind.ENDED, ReportKind.NEWS

@@ -53,7 +53,7 @@ class Asking(Moving):
                 answers.append(Answer(job_id, done=False, reason="there is no such job"))
                 continue
             if isinstance(what, RetryAsked) and job.life.state.ended:
-                self.ended.pop(job_id, None)
+                self.ended.pop(job_id.int, None)
                 self._gone.discard(job.number)
             self.keep(job)
             step = self._happen(job, what, now)

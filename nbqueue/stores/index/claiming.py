@@ -14,7 +14,8 @@ from nbqueue.stores.live import Seat
 
 __all__ = ["Claiming"]
 
-# Every job passes here: a look at a member of an enum takes 0.07 us.
+# Every job passes here: a look at a member of an enum takes 0.07 us, and a NamedTuple is made in Python code.
+_new = tuple.__new__
 _PENDING, _RUNNING = State.PENDING, State.RUNNING
 _NO_COUNTS: dict[State, int] = {}
 
@@ -62,7 +63,7 @@ class Claiming(Moving):
                 self.lanes.push(spec, number, number, life.due_at)
                 continue
             fence = self._fence + 1
-            life, event, _, _ = advance(life, Claimed(fence, tries), spec, now=now)
+            life, event, _, _ = advance(life, _new(Claimed, (fence, tries)), spec, now=now)
             if event is None:
                 continue
             self._fence = fence

@@ -33,7 +33,9 @@ class Inserting(Claiming):
             msg = f"worker {worker_id} is not here any more (its lease ran out); join again, then dispatch"
             raise StaleClaim(msg)
         known = self._known(jobs)
-        reserved: list[int] | None = None if worker_id is None else []
+        #: Those that go into no lane.
+        reserved: list[int] = []
+        apart = None if worker_id is None else reserved
         again: list[UUID] = []
         now_us = round(now * 1e6)
         append, by_id, ended, keep = self.rows.append, self._by_id, self.ended, self.keep
@@ -43,8 +45,9 @@ class Inserting(Claiming):
         top, highest, at = -1, self.horizon, len(self.rows)
         others: set[UUID] | None = None
         # Most come in runs of one spec: what hangs on it is looked up once a run, since its hash alone takes 0.6 us.
-        run: tuple[Spec, float | None] | None = None
-        first = spec_number = 0
+        shared: Spec | None = None
+        run_due: float | None = None
+        first, spec_number = self.job, 0
         for new in jobs:
             job_id, spec, payload, metadata, due_at, batch_id, row = new
             rank = job_id.int
@@ -52,8 +55,8 @@ class Inserting(Claiming):
                 others = {row[_JOB_ID] for row in self.rows[at:]}
             # An empty one is not asked: a look by a UUID runs its hash, which is Python code.
             if (
-                job_id in by_id
-                or (ended and job_id in ended)
+                rank in by_id
+                or (ended and rank in ended)
                 or (known and job_id in known)
                 or (others and job_id in others)
             ):
@@ -63,9 +66,10 @@ class Inserting(Claiming):
             if due_at is not None and due_at <= now:
                 due_at = None
                 new = new._replace(due_at=None)  # noqa: PLW2901 - as it is written, so it is kept
-            if run != (spec, due_at):
-                self._add_run(run, first, number, reserved)
-                run, first, spec_number = (spec, due_at), number, self.add_spec(spec)
+            if (spec is not shared and spec != shared) or due_at != run_due:
+                self._add_run(shared, run_due, range(first, number), apart)
+                first, spec_number, run_due = number, self.add_spec(spec), due_at
+                shared = self.specs[spec_number]
             self.seq, self.job = seq + 1, number + 1
             append(
                 (seq, now_us, "dispatched", number, None, None, None, None, None, None, None, micros(due_at), payload,
@@ -73,24 +77,32 @@ class Inserting(Claiming):
             )  # fmt: skip
             if keeps_all or (room > 0 and len(payload) <= large):
                 room -= 1
+                if spec is not shared:
+                    # Each may bring its own, which would live as long as it does: 130 bytes.
+                    new = new._replace(spec=shared)  # noqa: PLW2901 - the same job
                 keep(LiveJob(number, new, spec_number, now, _NEW if due_at is None else Life(due_at=due_at)))
             elif rank > top:
                 top, highest = rank, job_id
             if others is not None:
                 others.add(job_id)
-        self._add_run(run, first, self.job, reserved)
+        self._add_run(shared, run_due, range(first, self.job), apart)
         if highest is not None:
             self._below_horizon(highest)
-        claims: list[Claim] = []
-        if worker_id is not None and reserved is not None:
-            seat = self.seats[worker_id]
-            # Not those of this very call, which it names twice: they are reserved once, and no lane has them.
-            fresh = set(reserved)
-            before = [job_id for job_id in dict.fromkeys(again) if self._by_id.get(job_id) not in fresh]
-            claims += self._hand_again(seat, before, reserved)
-            self._load_missing(reserved)
-            self._claim_numbers(seat, reserved, now, claims)
+        claims = [] if worker_id is None else self._hand_over(worker_id, again, reserved, now)
         self.fresh = True
+        return claims
+
+    def _hand_over(
+        self, worker_id: str, again: Sequence[UUID], reserved: list[int], now: float
+    ) -> list[Claim]:
+        """Claim what is reserved for a worker, and what it was handed in ``again`` and waits for nobody else."""
+        seat = self.seats[worker_id]
+        # Not those of this very call, which it names twice: they are reserved once, and no lane has them.
+        fresh = set(reserved)
+        before = [job_id for job_id in dict.fromkeys(again) if self._by_id.get(job_id.int) not in fresh]
+        claims = self._hand_again(seat, before, reserved)
+        self._load_missing(reserved)
+        self._claim_numbers(seat, reserved, now, claims)
         return claims
 
     def insert_rows(self, rows: Rows, now: float) -> None:
@@ -122,22 +134,21 @@ class Inserting(Claiming):
             return False
         first, last = rows.ids[0], rows.ids[-1]
         low, high = first.int, last.int
-        if any(low <= job_id.int <= high for ids in (self._by_id, self.ended) for job_id in ids):
+        if any(low <= rank <= high for ranks in (self._by_id, self.ended) for rank in ranks):
             return False
         return self.horizon is None or self.horizon < first or not self._loader.knows_between(first, last)
 
     def _add_run(
-        self, run: tuple[Spec, float | None] | None, first: int, end: int, reserved: list[int] | None
+        self, spec: Spec | None, due_at: float | None, numbers: range, reserved: list[int] | None
     ) -> None:
         """Take new jobs of one spec and time into the books, and into their lane or among those for one worker."""
-        if run is None:
+        if spec is None or not numbers:
             return
-        spec, due_at = run
-        self.queues[spec.queue].counts[_PENDING] += end - first
+        self.queues[spec.queue].counts[_PENDING] += len(numbers)
         if reserved is None:
-            self.lanes.push(spec, first, end - 1, due_at)
+            self.lanes.push(spec, numbers.start, numbers.stop - 1, due_at)
         else:
-            reserved.extend(range(first, end))
+            reserved.extend(numbers)
 
     def _known(self, jobs: Sequence[NewJob]) -> set[UUID]:
         """Which of these ids are taken by jobs that are not in memory."""

@@ -16,7 +16,8 @@ __all__ = ["Closings", "Reporting"]
 #: Gives what ended the claims that a call reports on, by fence.
 Closings = Callable[[], Mapping[int, Closing]]
 
-# Every job passes here: a look at a member of an enum takes 0.07 us.
+# Every job passes here: a look at a member of an enum takes 0.07 us, and a NamedTuple is made in Python code.
+_new = tuple.__new__
 _RUNNING = State.RUNNING
 _ENDED, _NEWS = ReportKind.ENDED, ReportKind.NEWS
 
@@ -34,7 +35,7 @@ class Reporting(Moving):
             logs, progress, usage,
         ) = report  # fmt: skip
         job_id, fence = claim.job_id, claim.fence
-        job = self.live.get(self._by_id.get(job_id, -1))
+        job = self.live.get(self._by_id.get(job_id.int, -1))
         held = job is not None and job.life.fence == fence and job.life.state is _RUNNING
         if not held and kind is not _NEWS and is_repeated(report, closings().get(fence)):
             return Answer(job_id, done=True)
@@ -45,7 +46,7 @@ class Reporting(Moving):
         what: What
         if kind is _ENDED:
             assert outcome is not None
-            what = Ended(fence, outcome, kinds)
+            what = _new(Ended, (fence, outcome, kinds))
         elif kind is ReportKind.RELEASED:
             what = Released(fence)
         elif kind is ReportKind.REFUSED:
@@ -62,11 +63,11 @@ class Reporting(Moving):
             traceback=traceback,
             started_at=started_at,
         )
-        return Answer(job_id, not refusal, refusal)
+        return _new(Answer, (job_id, not refusal, refusal))
 
     def _stale(self, report: Report, now: float) -> Answer:
         """Record that a report came for a job that has ended and left, or was never here."""
-        job = self.ended.get(report.claim.job_id) or next(iter(self._load((report.claim.job_id,))), None)
+        job = self.ended.get(report.claim.job_id.int) or next(iter(self._load((report.claim.job_id,))), None)
         if job is None:
             return Answer(report.claim.job_id, done=False, reason="there is no such job any more")
         refusal = f"the job is {job.life.state.value}, not running"

@@ -192,7 +192,7 @@ def _text(text: str | None) -> str | None:
 
 
 def _job(index: Locked, row: Row) -> LiveJob:
-    return index.live.get(row[_JOB]) or index.ended[row[16]]
+    return index.live.get(row[_JOB]) or index.ended[row[16].int]
 
 
 def _stands(index: Locked, job: LiveJob, now: float) -> tuple[Any, ...]:

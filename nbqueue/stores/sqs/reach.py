@@ -117,7 +117,7 @@ class Reach(Index):
 
     def taken(self, jobs: Sequence[NewJob]) -> set[UUID]:
         """Which of these jobs there are already."""
-        here = {job.job_id for job in jobs if job.job_id in self._by_id or job.job_id in self.ended}
+        here = {job.job_id for job in jobs if job.job_id.int in self._by_id or job.job_id.int in self.ended}
         return here | self._known(jobs)
 
     # -- messages that come
