@@ -5,6 +5,7 @@ Both use bare locks: one call of C each, which Ctrl-C cannot break in two.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -73,10 +74,8 @@ class Bell:
     def set(self) -> None:
         """Ring."""
         if self._silent.locked():
-            try:
+            with contextlib.suppress(RuntimeError):  # another thread did in this moment
                 self._silent.release()
-            except RuntimeError:
-                pass  # another thread did in this moment
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until it has been rung, and make it silent; gives whether it was."""
