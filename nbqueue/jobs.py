@@ -209,6 +209,11 @@ class Options:
 
     def over(self, base: Options) -> Options:
         """Give these options with what they leave unsaid taken from ``base``; metadata is merged."""
+        # Most handlers, and most calls, say nothing: to look costs 0.5 us, to make another 6.
+        if base == _UNSAID:
+            return self
+        if self == _UNSAID:
+            return base
         said = {
             f.name: v
             for f in fields(self)
@@ -217,6 +222,9 @@ class Options:
         if "delay" in said and "scheduled_at" not in said:
             said["scheduled_at"] = None
         return replace(base, **said, metadata={**base.metadata, **self.metadata})
+
+
+_UNSAID = Options()
 
 
 def check_metadata(metadata: object) -> dict[str, object]:

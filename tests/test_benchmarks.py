@@ -12,7 +12,7 @@ import pytest
 SMALL = {
     "drain": "--jobs 200 --rounds 1",
     "enqueue": "--jobs 100 --rows 200 --rounds 1",
-    "single": "--calls 5 --rounds 1",
+    "single": "--calls 5 --milliseconds 20 --rounds 1",
     "peers": "--jobs 200 --calls 2 --rounds 1 --only ThreadPool Huey persist lite Dask Ray",
     "flat": "--jobs 2000 --room 500 --opens 1 --rounds 1",
     "looking": "--jobs 2000 --calls 1 --rounds 1",

@@ -8,7 +8,7 @@ import functools
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -43,9 +43,12 @@ class _Arrivals:
         self._is_woken = False
         self._done: deque[tuple[asyncio.Future[None], BaseException | None]] = deque()
 
-    def put(self, arrival: asyncio.Future[None], error: BaseException | None) -> None:
-        """Note, from any thread, that a job is on disk, or why it was not accepted."""
+    def put(self, arrival: asyncio.Future[None], error: BaseException | None) -> Callable[[], None]:
+        """Note, from any thread, that a job is on disk, or why it was not accepted; gives what wakes the loop."""
         self._done.append((arrival, error))
+        return self._wake
+
+    def _wake(self) -> None:
         if self._is_woken or (loop := self._loop()) is None:
             return
         self._is_woken = True

@@ -7,10 +7,11 @@ import os
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from weakref import WeakValueDictionary
 
 from nbqueue import payload
@@ -49,6 +50,8 @@ CODE_SECONDS = 6 * 3_600.0
 #: So many ends are asked for at once.
 _FEW = 5_000
 _NO_RETRY = RetryPolicy()
+#: Bytes of randomness that are fetched at once, for this many ids of ten.
+_AHEAD = 10 * 256
 
 
 class Prepared(NamedTuple):
@@ -105,13 +108,27 @@ class _Ids:
     """Makes the ids of this process, each greater than all before."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._last: uuid.UUID | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of what a fork has as well, and of a lock that one of its other threads may have held."""
+        self._lock = threading.Lock()
+        #: Randomness that was fetched ahead: asking for it gives the GIL up, which takes 32 threads longer than an id.
+        self._ahead, self._at = b"", 0
 
     def make(self, count: int, now: float) -> list[uuid.UUID]:
         """Make so many, for work that is handed in now."""
-        randomness = os.urandom(10 * count)
+        size = 10 * count
         with self._lock:
+            if size > _AHEAD:
+                randomness = os.urandom(size)
+            else:
+                if self._at + size > len(self._ahead):
+                    self._ahead, self._at = os.urandom(_AHEAD), 0
+                at = self._at
+                self._at = end = at + size
+                randomness = self._ahead[at:end]
             made = new_job_ids(count, now=now, randomness=randomness, after=self._last)
             self._last = made[-1] if made else self._last
         return made
@@ -127,6 +144,8 @@ class _Ids:
 
 _ids = _Ids()
 new_ids, packed_ids = _ids.make, _ids.make_packed
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ids.forget)
 
 
 def _prepare(job_id: uuid.UUID, call: Call, given: Options | None, queue: str, now: float) -> Prepared:
@@ -169,6 +188,50 @@ def _encode_metadata(command: str, metadata: Mapping[str, object]) -> str:
         raise InvalidCommand(f"{command}: {error}") from error
 
 
+class _Held(weakref.ref[JobDispatch]):
+    """A receipt that somebody may hold, and whose it is."""
+
+    __slots__ = ("job_id",)
+
+    job_id: uuid.UUID
+
+
+class _Receipts:
+    """The receipts that somebody holds, by the ids of their jobs.
+
+    As a ``WeakValueDictionary``, which takes 4 us to put one in and to see it go, for 1: every dispatch makes one.
+    """
+
+    __slots__ = ("_drop", "_held")
+
+    def __init__(self) -> None:
+        held: dict[uuid.UUID, _Held] = {}
+
+        def drop(one: weakref.ref[JobDispatch]) -> None:
+            # Unless another has taken its place.
+            job_id = cast("_Held", one).job_id
+            if held.get(job_id) is one:
+                held.pop(job_id, None)
+
+        self._held, self._drop = held, drop
+
+    def add(self, job_id: uuid.UUID, receipt: JobDispatch) -> None:
+        """Note this one, unless somebody holds another of the same job."""
+        held = _Held(receipt, self._drop)
+        held.job_id = job_id
+        before = self._held.setdefault(job_id, held)
+        if before is not held and before() is None:
+            self._held[job_id] = held
+
+    def get(self, job_id: uuid.UUID) -> JobDispatch | None:
+        """Give the receipt of a job, if somebody holds one."""
+        held = self._held.get(job_id)
+        return None if held is None else held()
+
+    def __contains__(self, job_id: uuid.UUID) -> bool:
+        return self.get(job_id) is not None
+
+
 class RowValues(dict[uuid.UUID, tuple[int, object]]):
     """What rows of a batch returned in this process that no store could keep, with the fence of their claim."""
 
@@ -194,7 +257,7 @@ class Live:
         self._calls: Calls = {}
         #: Of batches that somebody holds, the values that no store could keep.
         self._values: WeakValueDictionary[uuid.UUID, RowValues] = WeakValueDictionary()
-        self._receipts: WeakValueDictionary[uuid.UUID, JobDispatch] = WeakValueDictionary()
+        self._receipts = _Receipts()
         #: Of receipts that were handed out since the ends of jobs were last asked for, the numbers of their ids: an id
         #: is an object that each full collection of garbage looks at, and of 100,000 jobs these were half of all.
         self._unfollowed: list[int] = []
@@ -210,8 +273,12 @@ class Live:
             self._offer_code(job.spec, call.handler)
             if payload.needs_pickle(job.payload):
                 calls[job.job_id] = (tuple(call.args), dict(call.kwargs))
+        jobs = [item.job for item in prepared]
+        if not calls:
+            self._store.insert(jobs)
+            return
         with self._lent(calls):
-            self._store.insert([item.job for item in prepared])
+            self._store.insert(jobs)
 
     def insert_soon(self, prepared: Prepared, tell: Callable[[BaseException | None], None]) -> bool:
         """Hand a checked job to the store while nobody waits; gives whether that can be done with this job there.
@@ -283,8 +350,9 @@ class Live:
 
     def keep(self, receipt: JobDispatch) -> None:
         """Let results reach this receipt, while somebody holds it."""
-        self._receipts.setdefault(receipt.job_id, receipt)
-        self._unfollowed.append(receipt.job_id.int)
+        job_id = receipt.job_id
+        self._receipts.add(job_id, receipt)
+        self._unfollowed.append(job_id.int)
         if len(self._unfollowed) > self._kept:
             # Most callers drop their receipts, and what nobody holds is not worth following.
             with self._lock:

@@ -18,6 +18,7 @@ __all__ = ["decode", "decode_call", "encode", "encode_call", "needs_pickle", "sa
 _PICKLED = re.compile(r'"\$nbq"\s*:\s*"pickle"')
 
 _decoder = json.JSONDecoder()
+_NO_ARGUMENTS = to_text({"args": [], "kwargs": {}})
 
 
 def encode(value: object, *, key: bytes | None = None, context: str = "", what: str = "value") -> str:
@@ -86,8 +87,15 @@ def encode_call(
     >>> encode_call(("users.csv",), {"batch": 2})
     '{"args":["users.csv"],"kwargs":{"batch":2}}'
     """
+    if not args and not kwargs:
+        return _NO_ARGUMENTS
     call = {"args": list(args), "kwargs": dict(kwargs)}
-    text = _plain_text(call)
+    # Mostly all are atoms, and need no walk.
+    flat = only_atoms(map(type, args)) and (
+        not kwargs
+        or (only_str(map(type, kwargs)) and TAG not in kwargs and only_atoms(map(type, kwargs.values())))
+    )
+    text = _text(call) if flat else _plain_text(call)
     if text is None:
         writer = Writer(key, context)
         stored = [writer.put(value, "args", number) for number, value in enumerate(args)]
@@ -156,8 +164,10 @@ def needs_pickle(text: str) -> bool:
 
 def _plain_text(value: object) -> str | None:
     """`value` as text where plain JSON gives it back as it went, else None: then the writer walks it."""
-    if not _is_plain(value, DEPTH):
-        return None
+    return _text(value) if _is_plain(value, DEPTH) else None
+
+
+def _text(value: object) -> str | None:
     try:
         text = to_text(value)
         if not text.isascii():

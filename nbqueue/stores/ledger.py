@@ -221,13 +221,15 @@ class Ledger:
 
     def _commit(self, writes: Writes) -> None:
         journal = self._journal
-        if journal is not None and journal.is_gone():
+        is_there = journal is not None and journal.is_there()
+        if journal is not None and not is_there and journal.is_gone():
             self.fold_in()
-            journal = self._journal = journal.again()
+            journal, is_there = journal.again(), True
+            self._journal = journal
         # What was put in its place is somebody's: no harm comes of going without one.
         text = "" if journal is None or is_much(writes) else writes.text()
         # Metadata and errors, which are not counted before, may be much as well.
-        if journal is not None and 0 < len(text) <= FOLD_SIZE and journal.is_there():
+        if journal is not None and is_there and 0 < len(text) <= FOLD_SIZE:
             number = journal.append(text.encode())
             self._waiting.append(_Waiting(number, writes, text.partition("\n")[0]))
             self._waiting_rows += len(writes.rows)

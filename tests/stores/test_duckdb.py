@@ -22,7 +22,8 @@ from nbqueue.retry import RetryPolicy
 from nbqueue.slots import SlotFile
 from nbqueue.store import Report, ReportKind, Selection
 from nbqueue.stores import schema
-from nbqueue.stores.duckdb import DuckDBStore, _Op
+from nbqueue.stores.duckdb import DuckDBStore
+from nbqueue.stores.handover import Op
 from nbqueue.stores.index import Index, limits
 from nbqueue.stores.ledger import Ledger
 from nbqueue.stores.writes import Writes
@@ -41,7 +42,7 @@ def crash(store: DuckDBStore) -> None:
         path.write_bytes(data)
 
 
-def at_once(store: DuckDBStore, *verbs: Callable[[Index], Any]) -> list[_Op]:
+def at_once(store: DuckDBStore, *verbs: Callable[[Index], Any]) -> list[Op]:
     """Have the writer meet these verbs in one batch, and wait for it."""
     entered, go = threading.Event(), threading.Event()
 
@@ -49,7 +50,7 @@ def at_once(store: DuckDBStore, *verbs: Callable[[Index], Any]) -> list[_Op]:
         entered.set()
         assert go.wait(10)
 
-    ops = [_Op(block), *map(_Op, verbs)]
+    ops = [Op(block), *map(Op, verbs)]
     store._inbox.append(ops[0])
     store._news.set()
     assert entered.wait(10)

@@ -15,7 +15,8 @@ from nbqueue.store import Report, ReportKind, Selection
 from nbqueue.stores import duckdb as duckdb_module
 from nbqueue.stores import ledger as ledger_module
 from nbqueue.stores import pruning
-from nbqueue.stores.duckdb import DuckDBStore, _Op
+from nbqueue.stores.duckdb import DuckDBStore
+from nbqueue.stores.handover import Op
 from nbqueue.stores.index import Index
 from nbqueue.stores.ledger import Ledger
 from nbqueue.stores.pruning import Pruning
@@ -54,12 +55,12 @@ def test_verbs_are_answered_between_pieces(
     monkeypatch.setattr(pruning, "PIECE_SECONDS", 0.0)
     store = opened()
     run(store, clock, [new_job(clock) for _ in range(30)])
-    asked: list[_Op] = []
+    asked: list[Op] = []
     real = Ledger.prune
 
     def prune(ledger: Ledger, going: Pruning, index: Index, now: float) -> None:
         real(ledger, going, index, now)
-        asked.append(_Op(lambda index: index.queues["default"].counts[State.SUCCEEDED]))
+        asked.append(Op(lambda index: index.queues["default"].counts[State.SUCCEEDED]))
         store._inbox.append(asked[-1])
 
     monkeypatch.setattr(Ledger, "prune", prune)
