@@ -6,7 +6,7 @@ over them in Python would take as long as all else a look does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbqueue.jobs import State
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["EVENTS_SINCE", "FAILED_WITH", "Claim", "Failed", "News", "Seen", "read"]
+__all__ = ["EVENTS_SINCE", "FAILED_WITH", "Claim", "Ended", "Failed", "News", "Seen", "read"]
 
 _SILENT = (Event.LOG, Event.OUTPUT, Event.USAGE, Event.STALE)
 _TOLD = tuple(event for event in Event if event not in _SILENT)
@@ -74,6 +74,16 @@ class Failed(NamedTuple):
     fingerprint: str | None
 
 
+class Ended(NamedTuple):
+    """The jobs that ended: columns, since 5,000 tuples set the garbage collector going for 10 ms."""
+
+    numbers: Sequence[int] = ()
+    #: Milliseconds since the epoch.
+    at: Sequence[int] = ()
+    #: "succeeded", "failed" or "cancelled".
+    how: Sequence[str] = ()
+
+
 class News(NamedTuple):
     """What has happened since."""
 
@@ -85,8 +95,8 @@ class News(NamedTuple):
     #: Those that run now, and those that do not (any more).
     running: tuple[tuple[int, Claim], ...] = ()
     resting: tuple[int, ...] = ()
-    #: (number, milliseconds since the epoch, "succeeded", "failed" or "cancelled"), in order.
-    ended: tuple[tuple[int, int, str], ...] = ()
+    #: In order.
+    ended: Ended = Ended()
     #: In order.
     failures: tuple[Failed, ...] = ()
 
@@ -136,12 +146,7 @@ def read(found: pd.DataFrame, since: Seen, workers: Callable[[Collection[int]], 
             )
         ),
         tuple(moved[~runs].tolist()),
-        tuple(
-            (number, when, _WORDS[code])
-            for number, when, code in zip(
-                numbers[ends].tolist(), at[ends].tolist(), codes[ends].tolist(), strict=True
-            )
-        ),
+        Ended(numbers[ends].tolist(), at[ends].tolist(), [_WORDS[code] for code in codes[ends].tolist()]),
         tuple(map(Failed, numbers[fails].tolist(), at[fails].tolist(), fingerprints)),
     )
 

@@ -29,6 +29,8 @@ _PACE = 0.02
 _SHORT = 50_000
 #: Of a longer one so many rows are read in one look: a thousand take 25 ms longer.
 _ROWS = 200
+#: So many jobs that something happened to take as long as a few rows: the look after it reads those.
+_MUCH = 2_000
 #: What is dear waits until nothing new has come, but no longer than for so many looks.
 _PUT_OFF = 4
 #: So many names are kept, of which a panel shows a hundred at most.
@@ -148,7 +150,7 @@ class Feed:
         else:
             self._seen = news.seen
             self._take_in(news, counts)
-            self._read()
+            self._read(much=len(news.changed) > _MUCH)
             self._show()
         self._torn = False
         dear = (0.0 if self._failing.unread else None, self._past.due_in(), self._waits.due_in())
@@ -159,7 +161,7 @@ class Feed:
     def _short(self) -> bool:
         return self._seen.seq <= _SHORT
 
-    def _read(self) -> None:
+    def _read(self, *, much: bool) -> None:
         """Read what is to be read; of a long history either rows or something dear, so that no look takes long."""
         if self._short:
             self._table.read()
@@ -167,7 +169,9 @@ class Feed:
             return
         # What has just happened is shown first, unless something happens all the time.
         self._put_off = self._put_off + 1 if self._table.unread else 0
-        if self._put_off % _PUT_OFF or not self._look_back():
+        if self._put_off % _PUT_OFF == 0 and self._look_back():
+            return
+        if not much or self._put_off % 2 == 0:
             self._table.read(_ROWS)
 
     def _look_back(self) -> bool:
@@ -183,11 +187,12 @@ class Feed:
         for number in news.resting:
             self._running.pop(number, None)
         self._running.update(news.running)
-        self._series.ended((at, how) for _, at, how in news.ended)
+        ends = news.ended
+        self._series.ended(zip(ends.at, ends.how, strict=True))
         self._stand(counts)
-        ended = [number for number, _, how in reversed(news.ended) if how != JobState.CANCELLED]
         if self._recent is not None:
-            self._recent = [*ended, *self._recent][:_WAITS]
+            ended = [n for n, how in zip(ends.numbers, ends.how, strict=True) if how != JobState.CANCELLED]
+            self._recent = [*reversed(ended), *self._recent][:_WAITS]
             self._waits.wanted = self._waits.wanted or not set(self._recent).isdisjoint(news.changed)
         self._failed = self._failing.follow(news) or self._failed
         self._table.follow(news, now=self.now)
