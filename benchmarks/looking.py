@@ -3,6 +3,11 @@
 Each round opens the file anew. The first look pays for what is read for the first time, and in the first round for what
 is imported, so it has a line of its own; the others are medians of some calls.
 
+A panel looks again for as long as it is open, and each later look is at what is new. They are taken as a panel takes
+them, each a quarter of a second after the one before: right after opening, when it reads the rest of the page, failures
+and the minutes before; while jobs run, of which each tenth fails; after many jobs that ran as fast as they could; and
+while a backlog is drained, when the look shares Python's lock with those who drain it. Median and dearest of a round.
+
 All jobs as a DataFrame stand beside the bare DuckDB query for the same columns, on a connection that is nobody else's,
 by ``.df()``: as it would be written by hand; and as fast as it can be asked, that is with ids as text, as nbqueue has
 them, since UUID objects take longer; and so with the newest first, as nbqueue has them, too.
@@ -20,6 +25,7 @@ import duckdb
 import nbqueue as nbq
 from benchmarks.harness import Figure, Ratio, rounds, timed, typical
 from benchmarks.history import write_history
+from benchmarks.later import LaterLooks
 from benchmarks.script import Script, Size, scratch
 
 BAR_STATS, BAR_PAGE, BAR_PANEL, BAR_FRAME = 20.0, 150.0, 50.0, 1.2
@@ -51,6 +57,7 @@ class Looking:
         }
         self.looks = {name: Figure(name, "ms") for name in self._looks}
         self.first = {name: Figure(f"{name}, right after opening", "ms") for name in self._looks}
+        self.later = LaterLooks(calls)
         self.frame = Figure("jobs(), all of them", "ms")
         self.plain = Figure("bare query", "ms")
         self.fast = Figure("bare query, ids as text", "ms")
@@ -59,7 +66,8 @@ class Looking:
     @property
     def figures(self) -> list[Figure]:
         """All of them, in the order of the table."""
-        return [*self.looks.values(), *self.first.values(), self.frame, self.plain, self.fast, self.ordered]
+        frames = (self.frame, self.plain, self.fast, self.ordered)
+        return [*self.looks.values(), *self.first.values(), *self.later.figures, *frames]
 
     def run(self) -> None:
         """Take every look once, then some more; then have all jobs by both ways in turn."""
@@ -88,12 +96,21 @@ class Looking:
                 ):
                     figure.values.append(timed(ask) * 1e3)
 
+    def look_again(self) -> None:
+        """Take the later looks of a panel, on a copy: jobs are added to it."""
+        path = self._path.with_name("later.duckdb")
+        shutil.copyfile(self._path, path)
+        self.later.run(path)
+        for file in path.parent.glob(f"{path.name}*"):
+            file.unlink()
+
     @property
     def ratios(self) -> list[Ratio]:
         """What the figures are there for."""
         bars = (BAR_STATS, BAR_PAGE, BAR_PANEL)
         return [
             *(Ratio.of(one, bar, at_most=True) for one, bar in zip(self.looks.values(), bars, strict=True)),
+            *self.later.ratios(BAR_PANEL),
             Ratio.between("jobs() / bare query", self.frame, self.plain, BAR_FRAME, at_most=True),
             Ratio.between("jobs() / bare query, ids as text", self.frame, self.fast, BAR_FRAME, at_most=True),
             Ratio.between("jobs() / bare query, ids as text, newest first", self.frame, self.ordered),
@@ -119,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = script.read(arguments)
     with scratch() as folder:
         bench = Looking(given.jobs, given.calls, folder)
-        rounds(given.rounds, {"look": bench.run}, script.console)
+        rounds(given.rounds, {"look": bench.run, "look again": bench.look_again}, script.console)
     title = f"{given.jobs:,} jobs that have ended, {given.rounds} rounds"
     return script.report(given, title, bench.figures, bench.ratios)
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from nbqueue import frames
 from nbqueue.errors import QueueError
-from nbqueue.facade.watching.following import Following, JobFilter
+from nbqueue.facade.watching.filtering import JobFilter
+from nbqueue.facade.watching.following import Following
 from nbqueue.jobs import State
 from nbqueue.lifecycle import Event, Outcome
 from nbqueue.store import QueueInfo, Selection
@@ -171,11 +172,12 @@ def test_what_runs_and_all_numbers(seed: int, steps: int, limit: int) -> None:
         following = Following(story)  # type: ignore[arg-type]
         seen = following.seen()
         view = story.query(
-            "SELECT number, job_id::VARCHAR, command, worker, epoch_ms(started_at) FROM jobs WHERE state = 'running'"
+            "SELECT number, epoch_ms(started_at), worker, job_id::VARCHAR, command FROM jobs WHERE state = 'running'"
             " ORDER BY number"
         )
         found = following.running(seen, len(view))
-        assert [[number, *job] for number, job in sorted(found.items())] == plain(view)
+        names = following.names(found)
+        assert [[number, *claim, *names[number]] for number, claim in sorted(found.items())] == plain(view)
         numbers = story.query("SELECT number FROM jobs ORDER BY number")["number"].tolist()
         assert following.matching(JobFilter()).tolist() == numbers
         assert seen.jobs == len(numbers)

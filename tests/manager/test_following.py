@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 import nbqueue as nbq
-from nbqueue.facade.watching.following import Following, JobFilter
+from nbqueue.facade.watching.filtering import JobFilter
+from nbqueue.facade.watching.following import Following
 
 
 @pytest.mark.parametrize("text", ["c\\d", 'say "hi"', "Zoë", "100%", "a_b"])

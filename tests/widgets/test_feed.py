@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from nbqueue import QueuedCommand, QueueManager
 from nbqueue.errors import QueueError
-from nbqueue.facade.watching.following import Following, JobFilter, Seen
+from nbqueue.facade.watching.filtering import JobFilter
+from nbqueue.facade.watching.following import Following
+from nbqueue.facade.watching.news import Seen
 from nbqueue.lifecycle import Outcome
 from nbqueue.store import LogChunk, ReportKind
 from nbqueue.testing import FakeClock, memory_manager
@@ -150,7 +152,7 @@ def test_a_long_history_comes_to_the_same(scene: Scene, monkeypatch: pytest.Monk
         scene.end(Outcome.FAILED, "KeyError: 1")
     with monkeypatch.context() as long:
         long.setattr("nbqueue.widgets.panel.feed._SHORT", 0)
-        long.setattr("nbqueue.widgets.panel.feed._FIRST_ROWS", 2)
+        long.setattr("nbqueue.widgets.panel.feed._ROWS", 2)
         long.setattr("nbqueue.widgets.panel.past.PIECE", 4)
         scene.feed = scene.look()
         scene.seen = scene.feed.state.snapshot()
@@ -165,23 +167,24 @@ def test_a_long_history_comes_to_the_same(scene: Scene, monkeypatch: pytest.Monk
 
 
 def test_a_look_does_one_dear_thing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look that reads the other rows of a long history leaves the minutes before to the next one."""
+    """A look that reads rows of a long history leaves failures, and the minutes before, to the ones after it."""
     for n in range(4):
         scene.dispatch(n)
     scene.take(3)
     scene.end(Outcome.FAILED, "KeyError: 1")
     monkeypatch.setattr("nbqueue.widgets.panel.feed._SHORT", 0)
-    monkeypatch.setattr("nbqueue.widgets.panel.feed._FIRST_ROWS", 2)
+    monkeypatch.setattr("nbqueue.widgets.panel.feed._ROWS", 2)
     scene.feed = scene.look()
     scene.seen = scene.feed.state.snapshot()
     found = []
-    for _ in range(3):
-        found.append((len(scene.seen["jobs"]["order"]), sum(scene.seen["series"]["failed"])))
+    for _ in range(4):
+        shown = scene.seen
+        found.append((len(shown["jobs"]["order"]), len(shown["failures"]), sum(shown["series"]["failed"])))
         scene.refresh()
-    assert found == [(2, 0), (4, 0), (4, 1)]
+    assert found == [(2, 0, 0), (4, 0, 0), (4, 1, 0), (4, 1, 1)]
 
 
-@pytest.mark.parametrize("where", ["queues", "workers", "rows", "failures"])
+@pytest.mark.parametrize("where", ["queues", "workers", "rows", "names"])
 def test_refresh_that_fails_loses_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """After a refresh that failed, wherever it was, the next shows what somebody sees who looks for the first time."""
     scene.dispatch()
@@ -194,7 +197,7 @@ def test_refresh_that_fails_loses_nothing(scene: Scene, monkeypatch: pytest.Monk
         raise QueueError("a moment's trouble")
 
     with monkeypatch.context() as trouble:
-        trouble.setattr(Following if where == "rows" else QueueManager, where, fails)
+        trouble.setattr(Following if where in {"rows", "names"} else QueueManager, where, fails)
         with pytest.raises(QueueError):
             scene.refresh()
     scene.refresh()

@@ -12,7 +12,7 @@ import pytest
 
 from nbqueue import QueuedCommand, QueueManager, connect
 from nbqueue.errors import QueueError
-from nbqueue.facade.watching.following import JobFilter
+from nbqueue.facade.watching.filtering import JobFilter
 from nbqueue.handlers.registry import registry
 from nbqueue.lifecycle import Outcome
 from nbqueue.stores.postgres import link

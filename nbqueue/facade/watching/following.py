@@ -7,25 +7,25 @@ they are dispatched, and DuckDB reads only the stretch that is asked for.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbqueue.facade.looking import Looking
-from nbqueue.facade.selecting import pick
+from nbqueue.facade.watching.filtering import JobFilter
+from nbqueue.facade.watching.news import EVENTS_SINCE, FAILED_WITH, Claim, News, Seen, read
 from nbqueue.frames import PENDING_STEP, RUNNING_STEP
 from nbqueue.handlers.handler import main_origin
 from nbqueue.handlers.registry import registry
-from nbqueue.jobs import Spec, State
-from nbqueue.lifecycle import STATE_AFTER, Event
+from nbqueue.jobs import Spec
+from nbqueue.lifecycle import STATE_AFTER
 from nbqueue.shortcuts import OPEN_CLAIMS
-from nbqueue.stores.selecting import conditions, texts
+from nbqueue.stores.selecting import texts
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["ROW", "Following", "JobFilter", "News", "Running", "Seen", "Stretch"]
+__all__ = ["ROW", "Following", "Stretch"]
 
 #: Numbers that lie closer than this are read in one stretch.
 _NEAR = 5_000
@@ -43,12 +43,6 @@ ROW = f"""
     error: left(error, {_TEXT}), fingerprint: fingerprint, progress: progress, worker: worker,
     arguments: left(arguments, {_TEXT}), batch: batch_id::VARCHAR, origin: origin, code: code
 """
-# Of the ledger itself: the view ``events`` finds the job of each event by a join, which takes 30 ms among a million
-# jobs however few events are asked for; this takes 1 ms.
-_NEWS = """
-    SELECT seq, job AS number, event, happened_us // 1000 AS at FROM ledger
-    WHERE seq > ? AND event NOT IN ('log', 'output', 'usage', 'stale') ORDER BY seq
-"""
 # DuckDB knows these without reading a row.
 _BOUNDS = """
     SELECT coalesce(max(seq), 0) AS seq, coalesce(min(job), 0) AS least, coalesce(max(job), -1) AS most FROM ledger
@@ -57,6 +51,10 @@ _COUNTED = _BOUNDS.replace("FROM", ", count(*) FILTER (event = 'dispatched') AS 
 _DISPATCHED = """
     SELECT d.job AS number, d.job_id::VARCHAR AS id, s.command FROM ledger d JOIN specs s ON s.spec = d.spec
     WHERE d.event = 'dispatched'
+"""
+_FAILURES = f"""
+    SELECT job AS number, happened_us // 1000 AS at, {FAILED_WITH} AS fingerprint
+    FROM ledger WHERE (event = 'failed' OR event = 'retried') AND seq > ? AND seq <= ? ORDER BY seq
 """
 #: Of the last so many events the claims are looked at first, and of eight times as many then.
 _WINDOW = 20_000
@@ -87,84 +85,6 @@ _RECENT = f"""
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobFilter:
-    """Which jobs a table shows; every field narrows it.
-
-    Parameters
-    ----------
-    states : tuple of str
-        States, or "scheduled" and "retrying" for pending jobs that wait for their time; empty: all.
-    queue, command, fingerprint, batch : str, optional
-        Exactly these.
-    text : str
-        Somewhere in its id, command, queue, error, arguments or metadata, in capitals or not.
-    """
-
-    states: tuple[str, ...] = ()
-    queue: str | None = None
-    command: str | None = None
-    text: str = ""
-    fingerprint: str | None = None
-    batch: str | None = None
-
-    @property
-    def everything(self) -> bool:
-        """Whether it narrows nothing."""
-        return self == JobFilter()
-
-    def condition(self) -> tuple[str, list[object]]:
-        """Give it as SQL over the view ``jobs``, with its parameters.
-
-        Raises
-        ------
-        InvalidCommand
-            For a state that does not exist, or a batch that is no id.
-        """
-        picked = pick(
-            state=self.states or None, command=self.command, batch=self.batch, fingerprint=self.fingerprint
-        )
-        parts, params = conditions(picked.selection)
-        if picked.statuses:
-            whole = texts(word for word in self.states if word not in picked.statuses)
-            parts.append(f"(status IN {texts(sorted(picked.statuses))} OR state IN {whole})")
-        if self.queue is not None:
-            parts.append("queue = ?")
-            params.append(self.queue)
-        if self.text:
-            parts.append(
-                f"({_contains('job_id::VARCHAR', 'command', 'queue', 'error')} OR {_contains('arguments', 'metadata')})"
-            )
-            # These are JSON, in which a backslash and a quote are written otherwise.
-            params += [self.text, json.dumps(self.text, ensure_ascii=False)[1:-1]]
-        return " AND ".join(parts) or "true", params
-
-
-def _contains(*fields: str) -> str:
-    return f"contains(lower(concat_ws(chr(10), {', '.join(fields)})), lower(?))"
-
-
-class Running(NamedTuple):
-    """A job that runs."""
-
-    job_id: str
-    command: str
-    worker: str
-    #: Milliseconds since the epoch.
-    since: int
-
-
-class Seen(NamedTuple):
-    """How far somebody has looked."""
-
-    #: The number of the last event.
-    seq: int
-    #: How many jobs there were.
-    jobs: int
-    #: Their numbers, where there is none missing in between; else empty.
-    numbers: range = range(0)
-
-
 class Stretch(NamedTuple):
     """What happened in a stretch of time."""
 
@@ -176,23 +96,6 @@ class Stretch(NamedTuple):
     #: How many more were pending and running after it than before.
     pending: int
     running: int
-
-
-class News(NamedTuple):
-    """What has happened since."""
-
-    seen: Seen
-    #: The jobs that something happened to, by number, rising.
-    changed: tuple[int, ...] = ()
-    #: Those of them that are new, rising.
-    dispatched: tuple[int, ...] = ()
-    #: Those that run now, and those that do not (any more).
-    running: tuple[tuple[int, Running], ...] = ()
-    resting: tuple[int, ...] = ()
-    #: (number, milliseconds since the epoch, "succeeded", "failed" or "cancelled"), in order.
-    ended: tuple[tuple[int, int, str], ...] = ()
-    #: Whether a job failed, or one that had is to run again.
-    failures: bool = False
 
 
 class Following:
@@ -207,9 +110,12 @@ class Following:
     def __init__(self, queues: Looking) -> None:
         self._queues = queues
         self._last_seen = Seen(-1, 0)
+        self._workers: dict[int, str] = {}
 
     def seen(self) -> Seen:
         """Give where to look from: now."""
+        # A number that nothing in the ledger has any more may come to stand for another worker.
+        self._workers = {}
         seq, least, most = self._bounds()
         jobs = sum(sum(queue.counts.values()) for queue in self._queues.queues())
         if self._bounds()[0] != seq:
@@ -227,47 +133,16 @@ class Following:
 
     def news(self, since: Seen) -> News:
         """Give what has happened since."""
-        found = self._ask(_NEWS, (since.seq,))
-        if not len(found):
-            return News(since)
-        states: dict[int, State | None] = {}
-        claimed: dict[int, int] = {}
-        dispatched: list[int] = []
-        ended: list[tuple[int, int, str]] = []
-        failures = False
-        columns = (found[name].tolist() for name in ("number", "event", "at"))
-        for number, event, at in zip(*columns, strict=True):
-            # What says something of a job without moving it has no state.
-            states[number] = STATE_AFTER.get(event, states.get(number))
-            if event == Event.DISPATCHED:
-                dispatched.append(number)
-            elif event == Event.CLAIMED:
-                claimed[number] = at
-            elif event in _ENDED:
-                ended.append((number, at, event))
-            failures = failures or event in (Event.FAILED, Event.RETRIED)
-        begun = {number: at for number, at in claimed.items() if states[number] is State.RUNNING}
-        return News(
-            Seen(int(found["seq"].iloc[-1]), since.jobs + len(dispatched)),
-            tuple(sorted(states)),
-            # Where several processes write to a server, jobs need not come in the order of their numbers.
-            tuple(sorted(dispatched)),
-            self._begun(begun) if begun else (),
-            tuple(number for number, state in states.items() if state not in (State.RUNNING, None)),
-            tuple(ended),
-            failures,
-        )
+        found = self._ask(EVENTS_SINCE, (since.seq,))
+        return read(found, since, self._worker_ids) if len(found) else News(since)
 
-    def _begun(self, since: Mapping[int, int]) -> tuple[tuple[int, Running], ...]:
-        found = self._ask(
-            "SELECT job AS number, arg_max(worker_id, seq) AS worker FROM ledger JOIN workers USING (worker)"
-            " WHERE job BETWEEN ? AND ? AND event = 'claimed' GROUP BY job",
-            (min(since), max(since)),
-        )
-        workers = dict(zip(found["number"].tolist(), found["worker"].tolist(), strict=True))
-        return tuple(self._named({n: (at, workers.get(n, "")) for n, at in since.items()}).items())
+    def _worker_ids(self, numbers: Collection[int]) -> Mapping[int, str]:
+        if not self._workers.keys() >= set(numbers):
+            found = self._ask("SELECT worker, worker_id FROM workers")
+            self._workers = dict(zip(found["worker"].tolist(), found["worker_id"].tolist(), strict=True))
+        return self._workers
 
-    def running(self, seen: Seen, count: int) -> dict[int, Running]:
+    def running(self, seen: Seen, count: int) -> dict[int, Claim]:
         """Give the jobs that run now, by number, of those that were claimed before somebody had ``seen`` so far.
 
         Parameters
@@ -284,18 +159,30 @@ class Following:
             found = self._ask(OPEN_CLAIMS, (first, seen.seq, first))
             width *= 8
         columns = (found[name].tolist() for name in ("number", "since", "worker"))
-        return self._named({number: (since, worker) for number, since, worker in zip(*columns, strict=True)})
+        return {number: Claim(since, worker) for number, since, worker in zip(*columns, strict=True)}
 
-    def _named(self, claims: Mapping[int, tuple[int, str]]) -> dict[int, Running]:
-        named: dict[int, Running] = {}
-        for first, last in _stretches(sorted(claims)):
-            found = self._ask(f"{_DISPATCHED} AND d.job BETWEEN ? AND ?", (first, last))
-            columns = (found[name].tolist() for name in ("number", "id", "command"))
-            for number, job_id, command in zip(*columns, strict=True):
-                if number in claims:
-                    since, worker = claims[number]
-                    named[number] = Running(job_id, command, worker, since)
-        return named
+    def failures(self, after: int, until: int) -> pd.DataFrame:
+        """Give the failures and the retries by hand among the events after one and up to another, in order.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``number``, ``at`` and ``fingerprint`` as of ``Failed``.
+        """
+        return self._ask(_FAILURES, (after, until))
+
+    def fingerprints(self, numbers: Sequence[int]) -> dict[int, str]:
+        """Give what these jobs failed with, as far as that is known, by number."""
+        found = self._within("SELECT number, fingerprint FROM jobs", numbers, "AND fingerprint IS NOT NULL")
+        return dict(zip(found["number"].tolist(), found["fingerprint"].tolist(), strict=True))
+
+    def names(self, numbers: Collection[int]) -> dict[int, tuple[str, str]]:
+        """Give the id and the command of these few jobs, by number."""
+        if not numbers:
+            return {}
+        found = self._ask(f"{_DISPATCHED} AND d.job IN ({', '.join(map(str, numbers))})")
+        columns = (found[name].tolist() for name in ("number", "id", "command"))
+        return {number: (job_id, command) for number, job_id, command in zip(*columns, strict=True)}
 
     def matching(self, wanted: JobFilter, among: Sequence[int] | None = None) -> np.ndarray[Any, Any]:
         """Give the numbers of the jobs that a filter lets through, rising; of all jobs, or of these."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from nbqueue.errors import InvalidCommand
 from nbqueue.facade.manager import QueueManager
-from nbqueue.facade.watching.following import JobFilter
+from nbqueue.facade.watching.filtering import JobFilter
 from nbqueue.widgets.commands import Done, answer
 from nbqueue.widgets.panel.feed import Feed
 from nbqueue.widgets.panel.table import SIZE, Looked

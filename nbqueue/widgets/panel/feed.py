@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from nbqueue.errors import JobNotFound
 from nbqueue.facade.manager import QueueManager
-from nbqueue.facade.watching.following import Following, News, Running, Seen
+from nbqueue.facade.watching.failing import Failing, Failure
+from nbqueue.facade.watching.following import Following
+from nbqueue.facade.watching.news import Claim, News, Seen
 from nbqueue.jobs import State as JobState
 from nbqueue.widgets.link import kernel_version
 from nbqueue.widgets.panel.detail import Detail
@@ -21,15 +23,18 @@ from nbqueue.widgets.panel.table import SIZE, Looked, Table
 
 __all__ = ["Feed"]
 
-#: Failures and waits are read from the whole history, or a good part: no more of the time than this goes into it.
+#: Waits are read from a good part of the history: no more of the time than this goes into it.
 _PACE = 0.02
-_FAILURES = 20
 #: A history of no more events than this is looked at whole at once.
 _SHORT = 50_000
-#: Of a longer one so many rows are shown first.
-_FIRST_ROWS = 200
+#: Of a longer one so many rows are read in one look: a thousand take 25 ms longer.
+_ROWS = 200
+#: So many jobs that something happened to take as long as a few rows: the look after it reads those.
+_MUCH = 2_000
 #: What is dear waits until nothing new has come, but no longer than for so many looks.
 _PUT_OFF = 4
+#: So many names are kept, of which a panel shows a hundred at most.
+_NAMES = 1_000
 #: Of so many jobs that ended last, the median wait is shown.
 _WAITS = 100
 
@@ -96,7 +101,6 @@ class Feed:
         )
         self._table = Table(self.following)
         self._detail: Detail | None = None
-        self._failures = _Paced(self._show_failures, 0.5, ticks)
         self._waits = _Paced(self._ask_waits, 5.0, ticks)
         self._median_waits: dict[str, float] = {}
         #: Something failed while news were taken in: what is shown knows of some and not of others.
@@ -115,17 +119,21 @@ class Feed:
         self._seen: Seen = self.following.seen()
         counts = self._counts()
         ran = counts[JobState.RUNNING]
-        self._running: dict[int, Running] = self.following.running(self._seen, ran) if ran else {}
+        self._running: dict[int, Claim] = self.following.running(self._seen, ran) if ran else {}
         #: The jobs that ended last, once somebody has asked how long they waited.
         self._recent: list[int] | None = None
         self._series = Series()
         self._stand(counts)
         self._past = Past(self.following, self._series, self._clock(), self._seen.seq)
-        self._failures.wanted = self._waits.wanted = True
+        self._failing = Failing(self.following, self._seen.seq)
+        #: Ids and commands of jobs that run or failed, by number: they stay as they are.
+        self._names: dict[int, tuple[str, str]] = {}
+        #: Whether what there is of failures has changed since it was shown.
+        self._failed = not self._failing.unread
+        self._waits.wanted = True
         self._put_off = 0
-        short = self._seen.seq <= _SHORT
-        self._table.look(looked, at_once=SIZE if short else _FIRST_ROWS)
-        if short:
+        self._table.look(looked, at_once=SIZE if self._short else _ROWS)
+        if self._short:
             self._look_back()
         self._show()
 
@@ -141,35 +149,52 @@ class Feed:
             self._reopen()
         else:
             self._seen = news.seen
-            reads = self._table.unread
             self._take_in(news, counts)
-            # What has just happened is shown first, unless something happens all the time.
-            self._put_off = self._put_off + 1 if news.changed and self._seen.seq > _SHORT else 0
-            if not reads and self._put_off % _PUT_OFF == 0:
-                self._look_back()
+            self._read(much=len(news.changed) > _MUCH)
             self._show()
         self._torn = False
-        dear = (self._past.due_in(), self._failures.due_in(), self._waits.due_in())
+        dear = (0.0 if self._failing.unread else None, self._past.due_in(), self._waits.due_in())
         waits = (self._table.due_in(now=self.now), *dear)
         return min((wait for wait in waits if wait is not None), default=None)
 
-    def _look_back(self) -> None:
-        """Ask for what is dear; of a long history for one thing only, so that no look takes long."""
-        for one in (self._past, self._failures, self._waits):
-            if one.go() and self._seen.seq > _SHORT:
-                return
+    @property
+    def _short(self) -> bool:
+        return self._seen.seq <= _SHORT
+
+    def _read(self, *, much: bool) -> None:
+        """Read what is to be read; of a long history either rows or something dear, so that no look takes long."""
+        if self._short:
+            self._table.read()
+            self._look_back()
+            return
+        # What has just happened is shown first, unless something happens all the time.
+        self._put_off = self._put_off + 1 if self._table.unread else 0
+        if self._put_off % _PUT_OFF == 0 and self._look_back():
+            return
+        if not much or self._put_off % 2 == 0:
+            self._table.read(_ROWS)
+
+    def _look_back(self) -> bool:
+        """Ask for what is dear, of a long history for one thing only; says whether there was something."""
+        some = False
+        for one in (self._read_failures, self._past.go, self._waits.go):
+            some = one() or some
+            if some and not self._short:
+                break
+        return some
 
     def _take_in(self, news: News, counts: dict[JobState, int]) -> None:
         for number in news.resting:
             self._running.pop(number, None)
         self._running.update(news.running)
-        self._series.ended((at, how) for _, at, how in news.ended)
+        ends = news.ended
+        self._series.ended(zip(ends.at, ends.how, strict=True))
         self._stand(counts)
-        ended = [number for number, _, how in reversed(news.ended) if how != JobState.CANCELLED]
         if self._recent is not None:
-            self._recent = [*ended, *self._recent][:_WAITS]
+            ended = [n for n, how in zip(ends.numbers, ends.how, strict=True) if how != JobState.CANCELLED]
+            self._recent = [*reversed(ended), *self._recent][:_WAITS]
             self._waits.wanted = self._waits.wanted or not set(self._recent).isdisjoint(news.changed)
-        self._failures.wanted = self._failures.wanted or news.failures
+        self._failed = self._failing.follow(news) or self._failed
         self._table.follow(news, now=self.now)
         # What a job writes is no event.
         if self._detail is not None and (
@@ -191,6 +216,9 @@ class Feed:
         state.set("queues", [self._queue(queue) for queue in self._infos])
         state.set("workers", self._workers())
         state.set("series", self._series.value())
+        if self._failed and not self._failing.unread:
+            state.set("failures", [_failure(failure) for failure in self._failing.value(self._names_of)])
+            self._failed = False
         state.set("commands", [{"name": name} for name in self._queues.handlers()])
         self._table.show(state)
 
@@ -208,10 +236,13 @@ class Feed:
     def _workers(self) -> list[dict[str, Any]]:
         here = (socket.gethostname(), os.getpid())
         running: dict[str, list[dict[str, Any]]] = {}
-        for _, job in sorted(self._running.items()):
-            running.setdefault(job.worker, []).append(
-                {"id": job.job_id, "command": job.command, "since": job.since}
-            )
+        names = self._names_of(self._running)
+        for number, claim in sorted(self._running.items()):
+            if number in names:
+                job_id, command = names[number]
+                running.setdefault(claim.worker, []).append(
+                    {"id": job_id, "command": command, "since": claim.since}
+                )
         return [
             {
                 "id": worker.worker_id,
@@ -226,27 +257,21 @@ class Feed:
             for worker in self._queues.workers()
         ]
 
-    def _show_failures(self) -> None:
-        found = self._queues.failures().head(_FAILURES)
-        rows = zip(
-            *(found[name].tolist() for name in ("fingerprint", "jobs", "command", "job_id")),
-            *(found[name].astype("int64").tolist() for name in ("first_at", "last_at")),
-            strict=True,
-        )
-        self.state.set(
-            "failures",
-            [
-                {
-                    "fingerprint": fingerprint,
-                    "count": jobs,
-                    "first": first // 1000,
-                    "last": last // 1000,
-                    "commands": [command],
-                    "example": job_id,
-                }
-                for fingerprint, jobs, command, job_id, first, last in rows
-            ],
-        )
+    def _read_failures(self) -> bool:
+        """Read of the failures; says whether there was something to read."""
+        read = self._failing.go()
+        self._failed = self._failed or read
+        return read
+
+    def _names_of(self, numbers: Collection[int]) -> Mapping[int, tuple[str, str]]:
+        """The ids and commands of jobs, asked for only where neither a row nor memory has them."""
+        if len(self._names) > _NAMES:
+            self._names = {}
+        known = {number: self._names.get(number) or self._table.name(number) for number in numbers}
+        asked = self.following.names([number for number, name in known.items() if name is None])
+        found = {number: name for number, name in {**known, **asked}.items() if name is not None}
+        self._names.update(found)
+        return found
 
     def _ask_waits(self) -> None:
         if self._recent is None:
@@ -281,3 +306,14 @@ class Feed:
             self.open(self._detail.job_id)
         except JobNotFound:
             self.open(None)
+
+
+def _failure(failure: Failure) -> dict[str, Any]:
+    return {
+        "fingerprint": failure.fingerprint,
+        "count": failure.jobs,
+        "first": failure.first,
+        "last": failure.last,
+        "commands": [failure.command],
+        "example": failure.job_id,
+    }

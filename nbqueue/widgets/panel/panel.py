@@ -20,7 +20,7 @@ import traitlets
 
 from nbqueue.errors import NbqueueError, QueueUnavailable
 from nbqueue.facade.manager import QueueManager
-from nbqueue.facade.watching.following import JobFilter
+from nbqueue.facade.watching.filtering import JobFilter
 from nbqueue.widgets import display
 from nbqueue.widgets.commands import Done, sentence
 from nbqueue.widgets.fallback import Renewal, as_html, as_text

@@ -7,8 +7,8 @@ from nbqueue.widgets.panel.series import Series
 
 __all__ = ["Past"]
 
-#: So many events are counted at a time; a million take 20 ms.
-PIECE = 250_000
+#: So many events are counted at a time: 8 ms, and 20 where nobody has read them before.
+PIECE = 120_000
 
 
 class Past:

@@ -125,8 +125,9 @@ class State:
             self._now = now
             self._sections.update(self._new)
             # A new one: whoever has a snapshot keeps the old.
-            self._rows = {job_id: row for job_id, row in self._rows.items() if job_id not in set(gone)}
-            self._rows.update(self._new_rows)
+            self._rows = {**self._rows, **self._new_rows}
+            for job_id in gone:
+                del self._rows[job_id]
             self._begin()
         return patch
 

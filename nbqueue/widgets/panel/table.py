@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from nbqueue.facade.watching.following import Following, JobFilter, News
+from nbqueue.facade.watching.filtering import JobFilter
+from nbqueue.facade.watching.following import Following
+from nbqueue.facade.watching.news import News
 from nbqueue.widgets.panel.rows import row_of
 from nbqueue.widgets.panel.state import Row, State
 
@@ -45,8 +47,13 @@ class Table:
         self._numbers: Any = np.array([], dtype=np.int64)
         #: The rows of the page, by number.
         self._rows: dict[int, Row] = {}
-        #: Whether the page has rows that were not read yet: the next news bring them.
-        self.unread = False
+        #: Rows of the page that are to be read, in that order: those that have waited longest come first.
+        self._unread: dict[int, None] = {}
+
+    @property
+    def unread(self) -> bool:
+        """Whether the page has rows that something has happened to since they were read, or that were not yet."""
+        return bool(self._unread)
 
     def look(self, looked: Looked, *, at_once: int = SIZE) -> None:
         """Look at something else, or at the same thing from the beginning.
@@ -56,7 +63,7 @@ class Table:
         looked : Looked
             What.
         at_once : int
-            So many rows are read now, and the others when it follows.
+            So many rows are read now, and the others by ``read``.
 
         Raises
         ------
@@ -65,27 +72,34 @@ class Table:
         """
         self._numbers = self._following.matching(looked.filter)
         self.looked = looked
-        self._rows = {}
-        self._read((), at_once)
+        self._rows, self._unread = {}, {}
+        self._turn_to(())
+        self.read(at_once)
 
     def follow(self, news: News, *, now: int) -> None:
-        """Take in what has happened, and what only time has made different, in milliseconds since the epoch."""
+        """Take in what has happened, and what only time has made different, in milliseconds since the epoch.
+
+        What there is to read of it is left to ``read``.
+        """
         due = [n for n, row in self._rows.items() if row["status"] in _WAITING and row["scheduled"] <= now]
         changed = sorted({*news.changed, *due}) if due else list(news.changed)
         if not changed:
-            if self.unread:
-                self._read(())
             return
         if self.looked.filter.everything:
             self._add(news.dispatched)
         else:
             self._remove(changed)
             self._add(self._following.matching(self.looked.filter, changed).tolist())
-        self._read(changed)
+        self._turn_to(changed)
+
+    def name(self, number: int) -> tuple[str, str] | None:
+        """Give the id and the command of a job whose row was read."""
+        row = self._rows.get(number)
+        return None if row is None else (row["id"], row["command"])
 
     def due_in(self, *, now: int) -> float | None:
         """Say in how many seconds a row will be different by itself; None: not before something happens."""
-        if self.unread:
+        if self._unread:
             return 0.0
         times = [row["scheduled"] for row in self._rows.values() if row["status"] in _WAITING]
         return max(0.0, (min(times) - now) / 1000) if times else None
@@ -110,14 +124,26 @@ class Table:
             },
         )
 
-    def _read(self, changed: Iterable[int], at_once: int = SIZE) -> None:
+    def read(self, at_once: int = SIZE) -> None:
+        """Read rows that are to be read, so many of them."""
+        wanted = [*self._unread][:at_once]
+        if not wanted:
+            return
+        found = self._following.rows(wanted)
+        # One that is not there any more goes with the next look.
+        self._rows.update((number, row_of(job)) for number, job in found.items())
+        for number in wanted:
+            del self._unread[number]
+
+    def _turn_to(self, changed: Iterable[int]) -> None:
+        """Find out which rows the page has now, and which of them are to be read."""
         last = len(self._numbers) - self.looked.page * self.looked.size
         page = set(self._numbers[max(0, last - self.looked.size) : max(0, last)].tolist())
-        old = {number: row for number, row in self._rows.items() if number in page}
-        wanted = sorted(page.intersection(changed) | (page - old.keys()))
-        self.unread, wanted = len(wanted) > at_once, wanted[-at_once:]
-        found = self._following.rows(wanted) if wanted else {}
-        self._rows = {**old, **{number: row_of(job) for number, job in found.items()}}
+        self._rows = {number: row for number, row in self._rows.items() if number in page}
+        self._unread = {number: None for number in self._unread if number in page}
+        # People look at the top first.
+        fresh = sorted(page.intersection(changed) | (page - self._rows.keys()), reverse=True)
+        self._unread.update(dict.fromkeys(fresh))
 
     # The numbers of a million jobs are a sorted array: to change a few of them is a copy, which takes a millisecond.
 
@@ -130,6 +156,10 @@ class Table:
     def _add(self, numbers: Sequence[int]) -> None:
         import numpy as np
 
+        if len(numbers) and (not len(self._numbers) or numbers[0] > self._numbers[-1]):
+            # New jobs have the highest numbers: 1 ms among a million where an insertion takes 6.
+            self._numbers = np.concatenate((self._numbers, np.asarray(numbers, dtype=np.int64)))
+            return
         # A filter that was looked at since the last news lets through what the news are about.
         places, there = self._find(numbers)
         self._numbers = np.insert(self._numbers, places[~there], np.asarray(numbers, dtype=np.int64)[~there])
