@@ -280,7 +280,9 @@ class Live:
         with self._lent(calls):
             self._store.insert(jobs)
 
-    def insert_soon(self, prepared: Prepared, tell: Callable[[BaseException | None], None]) -> bool:
+    def insert_soon(
+        self, prepared: Prepared, tell: Callable[[BaseException | None], Callable[[], object] | None]
+    ) -> bool:
         """Hand a checked job to the store while nobody waits; gives whether that can be done with this job there.
 
         Parameters
@@ -288,7 +290,8 @@ class Live:
         prepared : Prepared
             The job.
         tell : callable
-            Is called from another thread with None when it is on disk, or with why it was not accepted.
+            Is called from another thread with None when it is on disk, or with why it was not accepted. What it gives
+            is called after all of that commit have been told.
         """
         job, call, _ = prepared
         soon = getattr(self._store, "insert_soon", None)

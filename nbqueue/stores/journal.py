@@ -73,9 +73,8 @@ def read_journal(path: Path, folded: int) -> Found | None:
     QueueUnavailable
         If it is none of ours, or damaged.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+    data = _read(path)
+    if data is None:
         return None
     head = data[: _HEAD.size]
     if len(head) < _HEAD.size or head != _head(_HEAD.unpack(head)[1]):
@@ -83,6 +82,32 @@ def read_journal(path: Path, folded: int) -> Found | None:
         raise QueueUnavailable(_damage(path, "it does not begin as a journal does"))
     return Found(
         _HEAD.unpack(head)[1], [frame for frame in _frames(path, data, folded) if frame.number > folded]
+    )
+
+
+def _read(path: Path) -> bytes | None:
+    """Give what is in a file, None where there is none; what is no file at all is refused, and not waited for."""
+    try:
+        # To open a FIFO would wait until somebody writes into it.
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError:
+        return None
+    except OSError:
+        # Windows opens no folder, and nobody a socket.
+        if path.is_file():
+            raise
+        raise QueueUnavailable(_no_file(path)) from None
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise QueueUnavailable(_no_file(path))
+    with os.fdopen(file, "rb") as opened:
+        return opened.read()
+
+
+def _no_file(path: Path) -> str:
+    return (
+        f"{path} is no file, and a queue keeps there what was handed in last; move it away, and if it stands for the"
+        " journal of this queue, put the journal itself there"
     )
 
 

@@ -78,6 +78,9 @@ def check_file(path: Path) -> None:
     """Refuse a file that is no queue; nobody else may be making it meanwhile."""
     if not path.exists():
         return
+    if not path.is_file():
+        msg = f"{path} is no file; nothing was read from it: move it away, or name another file for the queue"
+        raise QueueUnavailable(msg)
     if not os.access(path, os.R_OK | os.W_OK):
         msg = f"{path} is not readable and writable for you; change its permissions, or name another file"
         raise QueueUnavailable(msg)

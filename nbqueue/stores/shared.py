@@ -21,6 +21,7 @@ from nbqueue.jobs import Claim, JobRecord, NewJob
 from nbqueue.store import Answer, Handlers, Report, Store, Turn, WorkerInfo
 from nbqueue.stores.duckdb import DuckDBStore
 from nbqueue.stores.engine import Interruption
+from nbqueue.stores.handover import Tell
 from nbqueue.stores.owner import FileHeldError, Holder, Note, Ownership, Standing, check_folder
 from nbqueue.stores.sharing.guest import Guest, OwnerGoneError
 from nbqueue.stores.sharing.joining import own_or_join
@@ -233,7 +234,7 @@ class SharedStore(Verbs):
         claims: list[Claim] = self._send("insert", (jobs, worker_id), {}, keep=seat.took if seat else None)
         return claims
 
-    def insert_soon(self, jobs: Sequence[NewJob], tell: Callable[[BaseException | None], None]) -> bool:
+    def insert_soon(self, jobs: Sequence[NewJob], tell: Tell) -> bool:
         """Have this process's own store take new jobs while nobody waits; another's is asked by a thread."""
         owned = self._owned
         return owned is not None and self._role.ready is owned and owned.insert_soon(jobs, tell)

@@ -272,6 +272,37 @@ def test_another_files_journal(opened: Opened, clock: FakeClock, tmp_path: Path)
     later.close()
 
 
+@pytest.mark.parametrize("what", ["fifo", "folder", "loop", "device"])
+def test_no_file_in_its_place(opened: Opened, clock: FakeClock, path: Path, what: str) -> None:
+    """What stands in the journal's place and is no file is named, not waited for, and left as it is."""
+    if what == "fifo" and not hasattr(os, "mkfifo"):
+        pytest.skip("there are none here")
+    store = opened()
+    store.insert([new_job(clock)])
+    store.close()
+    place = journal_path(path)
+    lay = {
+        "fifo": lambda: os.mkfifo(place),
+        "folder": place.mkdir,
+        "loop": lambda: place.symlink_to(place),
+        "device": lambda: place.symlink_to(os.devnull),
+    }
+    lay[what]()
+    with pytest.raises(QueueUnavailable, match=rf"{place.name} is no file, .* move it away"):
+        opened()
+    assert os.path.lexists(place)
+    place.rmdir() if what == "folder" else place.unlink()
+    assert len(opened().find(Selection())) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are none here")
+def test_a_queue_file_that_is_none(opened: Opened, path: Path) -> None:
+    """A FIFO at the path of a queue is refused at once."""
+    os.mkfifo(path)
+    with pytest.raises(QueueUnavailable, match=r"is no file; nothing was read from it: move it away"):
+        opened()
+
+
 @pytest.mark.usefixtures("still")
 @pytest.mark.parametrize("much", [False, True])
 def test_an_older_copy_with_a_later_journal(
