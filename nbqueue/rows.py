@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import repeat
 from typing import overload
@@ -58,6 +58,16 @@ class Rows(Sequence[NewJob]):
 
     def __iter__(self) -> Iterator[NewJob]:
         return self._made(self.ids, self.payloads, self.labels)
+
+    @property
+    def texts(self) -> tuple[Sequence[str], Sequence[str], str]:
+        """All its texts: the arguments, the labels, the metadata."""
+        return self.payloads, self.labels, self.metadata
+
+    def with_texts(self, change: Callable[[str], str]) -> Rows:
+        """Give the same jobs with each of its texts changed."""
+        payloads, labels = list(map(change, self.payloads)), list(map(change, self.labels))
+        return replace(self, payloads=payloads, labels=labels, metadata=change(self.metadata))
 
     def _made(
         self, ids: Sequence[uuid.UUID], payloads: Sequence[str], labels: Sequence[str]

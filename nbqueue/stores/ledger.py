@@ -23,7 +23,7 @@ from nbqueue.store import Selection
 from nbqueue.stores import heads, pruning, tables
 from nbqueue.stores.batching import RowJob
 from nbqueue.stores.index import Index
-from nbqueue.stores.inserting import INSERT_ROWS, insert_few, is_much, whole, write
+from nbqueue.stores.inserting import INSERT_ROWS, insert_few, is_much, write
 from nbqueue.stores.journal import Journal, file_mode, journal_path
 from nbqueue.stores.leftover import left_in
 from nbqueue.stores.live import LiveJob, Numbers, micros
@@ -176,7 +176,7 @@ class Ledger:
         number = journal.number + 1 if writes and journal is not None else 0
         with transaction(con):
             self._fold_waiting()
-            write(con, writes)
+            self._write(writes)
             if number:
                 self._note_folded(number)
         if number and journal is not None:
@@ -191,7 +191,7 @@ class Ledger:
         together = Writes()
         for _, writes, _ in self._waiting:
             together.extend(writes)
-        write(self._connection, together, [text for _, _, text in self._waiting])
+        self._write(together, [text for _, _, text in self._waiting])
         # In the transaction of the rows: whatever dies when, none is taken twice.
         self._note_folded(self._waiting[-1].number)
 
@@ -213,10 +213,8 @@ class Ledger:
             self._commit(writes)
         except (duckdb.InvalidInputException, UnicodeEncodeError):
             # Names of files that are no UTF-8 come with halves of characters, which DuckDB does not take.
-            rows = [whole(row) for row in writes.rows]
-            if rows == writes.rows:
+            if not writes.mend():
                 raise
-            writes.rows = rows
             self._commit(writes)
 
     def _commit(self, writes: Writes) -> None:
@@ -239,6 +237,9 @@ class Ledger:
             self.commits += 1
         else:
             self._fold_with(writes)
+
+    def _write(self, writes: Writes, texts: Sequence[str] = ()) -> None:
+        write(self._connection, writes, texts)
 
     def set_paused(self, queue: str, *, paused: bool) -> None:
         """Remember a queue's switch."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import repeat
 from typing import Any
 from uuid import UUID
@@ -73,6 +73,10 @@ def spec_of(row: Sequence[Any]) -> Spec:
     return Spec(command, queue, priority, origin, code, tries, timeout, RetryPolicy.from_json(retry))
 
 
+def _whole(value: Any) -> Any:
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
 @dataclass(slots=True)
 class Writes:
     """What one commit takes: rows for the ledger, and what they refer to."""
@@ -121,6 +125,13 @@ class Writes:
         self.workers += other.workers
         self.batches += other.batches
         self.blocks += other.blocks
+
+    def mend(self) -> bool:
+        """Spell out halves of characters, which DuckDB does not take; gives whether there were any."""
+        before, blocks = (self.rows, [block.rows.texts for block in self.blocks]), self.blocks
+        self.rows = [tuple(map(_whole, row)) for row in self.rows]
+        self.blocks = [replace(block, rows=block.rows.with_texts(_whole)) for block in blocks]
+        return before != (self.rows, [block.rows.texts for block in self.blocks])
 
     def text(self) -> str:
         """Give it as one line of JSON for the rows, and one for the rest, if there is any."""

@@ -157,6 +157,22 @@ def test_ids_that_are_there(opened: Opened, clock: FakeClock, blocks: list[int])
     check_books(store)
 
 
+@pytest.mark.parametrize("where", ["payload", "label", "metadata"])
+def test_halves_of_characters(opened: Opened, clock: FakeClock, blocks: list[int], where: str) -> None:
+    """A text that is no UTF-8, as names of files may be, is spelled out as that of a single row is."""
+    store = opened()
+    half = '"\udcff"'
+    said = {
+        half if where == "label" and n == 7 else str(n): half if where == "payload" else "[]"
+        for n in range(COUNT)
+    }
+    batch, rows = new_rows(clock, said, metadata=half if where == "metadata" else "")
+    store.put_batch(batch, rows)
+    found = store.query("SELECT arguments, row_label, metadata FROM jobs WHERE number = 8").iloc[0].tolist()
+    assert '"\\udcff"' in found
+    assert told(store, batch) == {State.PENDING: COUNT}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9 here")
 def test_killed_after_the_answer(opened: Opened, path: Path) -> None:
     """A process that is killed as soon as it has the answer leaves every row."""
