@@ -38,7 +38,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         *("secret", "slots", "handlers", "handlers.*", "running", "running.*"),
         *("store", "stores", "stores.*", "executor", "executors", "executors.*", "wire", "wire.*"),
     ),
-    2: ("worker", "worker.*", "frames", "shortcuts"),
+    2: ("worker", "worker.*", "frames", "frames.*", "shortcuts"),
     3: ("facade", "facade.*"),
     4: ("plots", "magics", "magics.*", "cli", "cli.*", "widgets", "widgets.*", "chaos", "chaos.*"),
 }

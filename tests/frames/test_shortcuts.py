@@ -17,6 +17,7 @@ from nbqueue import frames
 from nbqueue.errors import QueueError
 from nbqueue.facade.watching.filtering import JobFilter
 from nbqueue.facade.watching.following import Following
+from nbqueue.frames import columns, summaries
 from nbqueue.jobs import State
 from nbqueue.lifecycle import Event, Outcome
 from nbqueue.store import QueueInfo, Selection
@@ -154,10 +155,10 @@ def test_failures_are_those_of_the_view(seed: int, steps: int, limit: int) -> No
     with told(seed, steps + limit) as story:
         for selection in SELECTIONS:
             found = frames.failures(story, selection)
-            by_view = frames._failures(
+            by_view = summaries._failures(
                 story, "jobs", Selection(**{**fields(selection), "states": (State.FAILED,)})
             )
-            assert sorted(plain(found)) == sorted(plain(frames._shaped(by_view, frames._FAILURES))), selection
+            assert sorted(plain(found)) == sorted(plain(columns.shaped(by_view, columns.FAILURES))), selection
 
 
 def fields(selection: Selection) -> dict[str, Any]:
@@ -234,7 +235,7 @@ def test_what_is_wrong_stays_wrong(book: Book) -> None:
     """A query that cannot be run says so, also where it would be tried again."""
     book.job(0)
     with pytest.raises(QueueError, match="no_such"):
-        frames._found(book, {"no_such": "text"}, "jobs", (), whole=True)
+        columns.ask(book, {"no_such": "text"}, "jobs", (), whole=True)
 
 
 def test_a_page_that_moves(book: Book) -> None:

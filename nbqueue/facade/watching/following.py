@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from nbqueue.facade.looking import Looking
 from nbqueue.facade.watching.filtering import JobFilter
 from nbqueue.facade.watching.news import EVENTS_SINCE, FAILED_WITH, Claim, News, Seen, read
-from nbqueue.frames import PENDING_STEP, RUNNING_STEP
+from nbqueue.frames.stretches import PENDING_STEP, RUNNING_STEP
 from nbqueue.handlers.handler import main_origin
 from nbqueue.handlers.registry import registry
 from nbqueue.jobs import Spec
