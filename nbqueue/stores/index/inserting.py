@@ -69,7 +69,8 @@ class Inserting(Claiming):
             if (spec is not shared and spec != shared) or due_at != run_due:
                 self._add_run(shared, run_due, range(first, number), apart)
                 first, spec_number, run_due = number, self.add_spec(spec), due_at
-                shared = self.specs[spec_number]
+                # What a server's transaction knows are the specs of the jobs that it has locked.
+                shared = self.specs.get(spec_number, spec)
             self.seq, self.job = seq + 1, number + 1
             append(
                 (seq, now_us, "dispatched", number, None, None, None, None, None, None, None, micros(due_at), payload,
