@@ -504,7 +504,7 @@ class DuckDBStore(IndexStore):
     def _is_there(self) -> bool:
         """Whether the path still leads to the file that is open."""
         try:
-            found = os.stat(self.name)  # noqa: PTH116 - half of what Path.stat takes, and asked at every commit
+            found = os.stat(self._path)  # noqa: PTH116 - half of what Path.stat takes, and asked at every commit
         except OSError:
             return False
         return (found.st_dev, found.st_ino) == self._file
