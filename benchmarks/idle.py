@@ -3,9 +3,12 @@
 1. The processor time of a process with a worker of four threads that has nothing to do and a panel that is shown, as a
    part of one core: once what opening has set going (a checkpoint, the panel's look back) has come to rest, and from a
    second after it was opened.
-2. A loop in pure Python with that worker and panel there, and before and after without, in one process on one core.
-   What it takes the one time and the other without them is what this measurement cannot tell. Beside the time that
-   passes stands the processor time of the loop's own thread.
+2. A loop in pure Python beside that worker and panel, and alone, in one process on one core. A machine's speed drifts
+   by more than what is looked for, and what ran just before matters. So before each loop the same is done: worker and
+   panel are opened (and, where it is to run alone, closed again), a second passes, and a part of the loop runs
+   that does not count. What comes first changes from round to round, in all six orders. Each round has it
+   alone twice: where those differ, this measurement cannot tell. Beside the time that passes stands the processor time
+   of the loop's own thread.
 
 All of it happens in a process of its own, since a progress bar takes half a percent of a core by itself. The panel
 lives there without a front end: what it would send goes nowhere. ``python -m benchmarks.panel`` measures it in
@@ -19,7 +22,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
+from functools import partial
+from itertools import cycle, permutations
 from pathlib import Path
 
 import nbqueue as nbq
@@ -30,7 +35,9 @@ from benchmarks.script import Script, Size, scratch
 BAR_IDLE, BAR_SLOWER = 0.5, 1.03
 #: How long an answer to the last job may take, and how long what was set going by opening takes to come to rest.
 ANSWERED, RESTED = 1.0, 10.0
-ALONE, BESIDE, AGAIN = "alone", "beside an idle worker and an open panel", "alone again"
+ALONE, BESIDE, AGAIN = KINDS = "alone", "beside an idle worker and an open panel", "alone again"
+#: Such a part of a loop runs before it: the first slices after a change are slower by up to a tenth.
+WARM = 5
 
 
 class Idle:
@@ -51,11 +58,11 @@ class Idle:
         pipe, root = subprocess.PIPE, Path(__file__).parents[1]
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=root)
         self._seconds, self._steps = seconds, steps
+        self._orders = cycle(permutations(KINDS))
         self.idle = Figure("idle worker and open panel", "% of a core")
         self.opened = Figure("the same, right after opening", "% of a core")
-        kinds = (ALONE, BESIDE, AGAIN)
-        self.passed = {kind: Figure(f"loop {kind}", "ms") for kind in kinds}
-        self.spent = {kind: Figure(f"processor time of the loop {kind}", "ms") for kind in kinds}
+        self.passed = {kind: Figure(f"loop {kind}", "ms") for kind in KINDS}
+        self.spent = {kind: Figure(f"processor time of the loop {kind}", "ms") for kind in KINDS}
 
     @property
     def figures(self) -> list[Figure]:
@@ -69,9 +76,9 @@ class Idle:
         self.idle.values.append(idle)
 
     def loop(self) -> None:
-        """Have it compute, alone and beside."""
-        taken = self._ask("loop", self._steps)
-        for kind, passed, spent in zip((ALONE, BESIDE, AGAIN), taken[::2], taken[1::2], strict=True):
+        """Have it compute, alone and beside, in the next order."""
+        for kind in next(self._orders):
+            passed, spent = self._ask("beside" if kind == BESIDE else "alone", self._steps)
             self.passed[kind].values.append(passed)
             self.spent[kind].values.append(spent)
 
@@ -106,10 +113,14 @@ def _serve(path: Path) -> None:
     """Do what comes in line by line, on one core, and say what it took."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    kinds = {
+        "watch": _watch,
+        "alone": partial(_compute, alone=True),
+        "beside": partial(_compute, alone=False),
+    }
     for line in sys.stdin:
         what, much = line.split()
-        taken = _watch(float(much), path) if what == "watch" else _loops(int(much), path)
-        print(*taken, flush=True)
+        print(*kinds[what](float(much), path), flush=True)
 
 
 def _watch(seconds: float, path: Path) -> list[float]:
@@ -120,11 +131,14 @@ def _watch(seconds: float, path: Path) -> list[float]:
         return [opened, _load(seconds)]
 
 
-def _loops(steps: int, path: Path) -> list[float]:
-    alone = _loop(steps)
-    with _opened(path):
-        beside = _loop(steps)
-    return [*alone, *beside, *_loop(steps)]
+def _compute(steps: float, path: Path, *, alone: bool) -> tuple[float, float]:
+    if alone:
+        with _opened(path):
+            pass
+        time.sleep(ANSWERED)
+    with nullcontext() if alone else _opened(path):
+        _loop(int(steps) // WARM)
+        return _loop(int(steps))
 
 
 def _load(seconds: float) -> float:
@@ -165,8 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes = (
         Size("seconds", 30.0, 15.0, "how long an idle process is watched"),
         Size("watches", 3, 1, "how often"),
-        Size("steps", 20_000_000, 15_000_000, "of the loop"),
-        Size("rounds", 31, 9, "how often the loop runs"),
+        Size("steps", 10_000_000, 10_000_000, "of the loop"),
+        Size("rounds", 24, 6, "how often the loop runs, in steps of 6"),
     )
     script = Script("idle", __doc__, sizes, ("duckdb", "anywidget", "ipywidgets"))
     script.parser.add_argument(

@@ -282,7 +282,10 @@ class _Worker:
         if any(thread not in self._own and thread.name != _HARMLESS for thread in threading.enumerate()):
             return False
         try:
-            return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+            # One that has ended, and that nobody has waited for, must not hide another that goes on.
+            while os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG) is not None:
+                pass
+            return False
         except ChildProcessError:
             return True
         except (AttributeError, OSError):

@@ -297,8 +297,14 @@ class Conversation:
         since = self._ended if attempt is None else attempt.context.started
         if monotonic() - since > _LONG or self._desk.told is not None:
             self._desk.back(self.take_back())
+            self._begin_what_was_taken()
         elif attempt is not None and not child.stale and (more := self._desk.more(child, self.claims)):
             self._send(None, more)
+
+    def _begin_what_was_taken(self) -> None:
+        """Begin here what the child has the ticket of: stopped before it could say so, it may not go on for long."""
+        if self._desk.attempt is None and (claims := self.claims):
+            self._begin(claims[0], self._ended)
 
     def _note_begun(self) -> None:
         """Note that the first has begun: what was taken back before that is not in its way any more."""
@@ -347,8 +353,12 @@ class Conversation:
         begun = child.board.fence == attempt.claim.fence or (
             isinstance(error, WireError) and child.board.started > attempt.context.started
         )
-        if not (begun or again or attempt.context.stop_reason is not None):
-            return False
+        if not begun and attempt.context.stop_reason is None:
+            if attempt.claim is not self._first:
+                desk.end(attempt.report(Ending(ReportKind.RELEASED)))
+                return True
+            if not again:
+                return False
         how = (
             f"what the process that ran it said is not understood: {error}"
             if isinstance(error, WireError)

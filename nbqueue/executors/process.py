@@ -309,8 +309,11 @@ class ProcessExecutor(CellThreads[ProcessSlot]):
 
     def _listen(self, slot: ProcessSlot) -> None:
         child = slot.child
-        if child is not None and slot.conversation is not None:
-            child.streams.listen_unless_shared(age=_PARTIAL)
+        if child is None or slot.conversation is None:
+            return
+        if child.streams.fill_unless_shared(age=_PARTIAL):
+            # Given by the slot's thread: a record of a log that was sent before it is to be heard before it.
+            child.wake()
 
     def _look_after(self, slot: ProcessSlot) -> None:
         # Its own thread kills it in time, unless the thread itself is held up, as by a child that reads no more.

@@ -65,11 +65,28 @@ class Streams:
         with self._lock:
             self._capture = capture
 
-    def listen_unless_shared(self, *, age: float = math.inf) -> None:
+    def listen_unless_shared(self) -> None:
         """Take in what was written, if it can only be that of one job."""
         with self._lock:
             if not self.shared:
-                self.listen(age=age)
+                self.listen()
+
+    def fill_unless_shared(self, *, age: float) -> bool:
+        """Read what was written, if it can only be that of one job; whether there is something to be given.
+
+        Parameters
+        ----------
+        age : float
+            The half of a line that was to be given so many seconds ago is given.
+        """
+        with self._lock:
+            if self.shared:
+                return False
+            self.fill()
+            for stream in self._both:
+                if stream.is_older(age):
+                    self._write(stream, stream.rest(last=False))
+            return any(stream.given < stream.count for stream in self._both)
 
     def share(self) -> None:
         """Give what is there to nobody who only asks: from now on it may be of another job."""

@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 import weakref
+from _weakref import _remove_dead_weakref  # type: ignore[attr-defined]
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
@@ -208,10 +209,8 @@ class _Receipts:
         held: dict[uuid.UUID, _Held] = {}
 
         def drop(one: weakref.ref[JobDispatch]) -> None:
-            # Unless another has taken its place.
-            job_id = cast("_Held", one).job_id
-            if held.get(job_id) is one:
-                held.pop(job_id, None)
+            # Unless another has taken its place: in one step, as a WeakValueDictionary does, since threads interrupt.
+            _remove_dead_weakref(held, cast("_Held", one).job_id)
 
         self._held, self._drop = held, drop
 

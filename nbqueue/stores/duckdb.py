@@ -12,21 +12,22 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from uuid import UUID
 
 import duckdb
 
 from nbqueue.errors import DispatchFailed, NbqueueError, QueueError, QueueUnavailable
 from nbqueue.jobs import Claim, NewJob
-from nbqueue.store import Capability
+from nbqueue.store import Capability, Selection
 from nbqueue.stores import opening
 from nbqueue.stores.engine import IndexStore
 from nbqueue.stores.handover import Bell, Op, Tell, finish
 from nbqueue.stores.index import Index
-from nbqueue.stores.ledger import Ledger
+from nbqueue.stores.ledger import FATAL, Ledger
 from nbqueue.stores.owner import Ownership, check_file, check_path
 from nbqueue.stores.pulse import Pulse
 from nbqueue.stores.reader import first_line
@@ -55,10 +56,6 @@ FOLD_SECONDS = 0.25
 RETRY_SECONDS = 0.5
 #: Workers are looked after this often, though nobody asks for anything.
 BEAT_SECONDS = 1.0
-
-
-#: After one of these DuckDB does nothing more with a file until it is opened again.
-_FATAL = (duckdb.FatalException, duckdb.InternalException)
 
 
 class _FileGoneError(Exception):
@@ -490,15 +487,26 @@ class DuckDBStore(IndexStore):
         self, sql: str, params: Sequence[object] = (), frames: Mapping[str, pd.DataFrame] | None = None
     ) -> pd.DataFrame:
         """Run one read-only SELECT over the views and the given frames."""
-        try:
+        with self._reading("query"):
             return super().query(sql, params, frames)
-        except (*_FATAL, DispatchFailed) as failed:
+
+    def find(self, selection: Selection) -> list[UUID]:
+        """Give the ids of the jobs selected, oldest first, while other verbs are answered."""
+        with self._reading("selection"):
+            return super().find(selection)
+
+    @contextlib.contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """Have the file opened again where what is read in another thread than the writer's finds it broken."""
+        try:
+            yield
+        except (*FATAL, DispatchFailed) as failed:
             # What waited in the journal could not be folded in, or DuckDB gave up later.
             error = failed.__cause__ if isinstance(failed, DispatchFailed) and failed.__cause__ else failed
             if failed is error:
                 with contextlib.suppress(NbqueueError):
                     self._run(partial(_fail, error))
-            msg = f"{self.name} was opened again over this query, which broke off ({first_line(error)}); ask again"
+            msg = f"{self.name} was opened again over this {what}, which broke off ({first_line(error)}); ask again"
             raise QueueUnavailable(msg) from error
 
     def _is_there(self) -> bool:
@@ -547,7 +555,7 @@ class DuckDBStore(IndexStore):
         except duckdb.Error as error:
             # The log keeps everything, and is tried to be folded in again after the next commit.
             self._ledger.unchecked = self._ledger.commits = 0
-            if isinstance(error, _FATAL):
+            if isinstance(error, FATAL):
                 self._reopen([], error)
         self._keep_log_private()
 

@@ -321,13 +321,9 @@ class IndexStore:
             self._retention.put_back(going)
 
     def find(self, selection: Selection) -> list[UUID]:
-        """Give the ids of the jobs selected, oldest first."""
-
-        def verb(index: Index) -> list[UUID]:
-            self._write_out(index)
-            return self._ledger.find(selection)
-
-        return self._run(verb)
+        """Give the ids of the jobs selected, oldest first, while other verbs are answered."""
+        self._run(self._write_out)
+        return self._ledger.find(selection)
 
     def explain(self, job_id: UUID) -> str:
         """Say in a sentence why a job is not running; "" if it is running."""

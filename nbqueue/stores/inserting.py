@@ -108,7 +108,7 @@ def _insert_block(con: duckdb.DuckDBPyConnection, block: Block) -> None:
             "batch_id": str(rows.batch_id),
         },
     )
-    # Where that failed nothing can be done before the transaction is undone; its connection is closed then.
+    # Where that failed nothing can be done before the transaction is undone; then it is registered anew, or closed.
     con.unregister("block")
 
 

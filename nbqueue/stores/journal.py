@@ -91,6 +91,9 @@ def _read(path: Path) -> bytes | None:
         # To open a FIFO would wait until somebody writes into it.
         file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
+        if path.is_symlink():
+            # What it leads to may be on a disk that is not there just now.
+            raise QueueUnavailable(_no_file(path)) from None
         return None
     except OSError:
         # Windows opens no folder, and nobody a socket.
@@ -183,12 +186,25 @@ class Journal:
     def __init__(self, path: Path, identity: int, number: int, mode: int):
         self._path, self._identity, self._mode = path, identity, mode
         self.number = number
+        self._begin(_head(identity))
+        self._file = os.open(path, _OPEN)
+        found = os.fstat(self._file)
+        self._found = (found.st_dev, found.st_ino)
+        self._at = _HEAD.size
+        #: How far the file reaches.
+        self._room = _HEAD.size
+
+    def _begin(self, data: bytes) -> None:
+        """Make the file, with this in it."""
+        path = self._path
         draft = path.with_name(path.name + ".new")
+        if draft.is_dir() and not draft.is_symlink():
+            raise IsADirectoryError(f"{draft} is a folder, where a queue begins its journal; move it away")
         draft.unlink(missing_ok=True)
         try:
-            self._file = os.open(draft, _OPEN | os.O_CREAT | os.O_EXCL, mode)
+            self._file = os.open(draft, _OPEN | os.O_CREAT | os.O_EXCL, self._mode)
             try:
-                self._write(_head(identity), 0)
+                self._write(data, 0)
             finally:
                 os.close(self._file)
             # Under its own name it is complete, so a head that cannot be read is a damaged one.
@@ -197,12 +213,6 @@ class Journal:
             draft.unlink(missing_ok=True)
             raise
         _sync_folder(path.parent)
-        self._file = os.open(path, _OPEN)
-        found = os.fstat(self._file)
-        self._found = (found.st_dev, found.st_ino)
-        self._at = _HEAD.size
-        #: How far the file reaches.
-        self._room = _HEAD.size
 
     @property
     def size(self) -> int:
@@ -268,10 +278,17 @@ class Journal:
         self._at = _HEAD.size
 
     def close(self, *, remove: bool) -> None:
-        """Let go of it; ``remove`` where the queue file has all that it had."""
+        """Let go of it; ``remove`` where the queue file has all that it had, else it is put back if it was removed."""
+        data = b""
+        with contextlib.suppress(OSError):
+            if not remove and self.size and self.is_gone():
+                # Where a file can be removed that is open, there is this.
+                data = os.pread(self._file, self._at, 0)
         os.close(self._file)
-        if remove and self.is_there():
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if data:
+                self._begin(data)
+            elif remove and self.is_there():
                 self._path.unlink()
 
 

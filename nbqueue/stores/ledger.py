@@ -29,6 +29,7 @@ from nbqueue.stores.leftover import left_in
 from nbqueue.stores.live import LiveJob, Numbers, micros
 from nbqueue.stores.loading import pending_of
 from nbqueue.stores.pruning import Gone, Pruning
+from nbqueue.stores.reader import first_line, run_query
 from nbqueue.stores.recall import closings_of, jobs_of, known_of, knows_between, lines_of, specs_of
 from nbqueue.stores.repeats import Closing, Line
 from nbqueue.stores.restoring import Recovered, restore
@@ -39,8 +40,10 @@ from nbqueue.stores.writes import Writes
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Ledger"]
+__all__ = ["FATAL", "Ledger"]
 
+#: After one of these DuckDB does nothing more with a file until it is opened again.
+FATAL = (duckdb.FatalException, duckdb.InternalException)
 #: So many rows, or bytes of the journal, are folded into the queue file at the latest.
 FOLD_ROWS = 10_000
 FOLD_SIZE = 4 << 20
@@ -343,17 +346,6 @@ class Ledger:
         """The log lines and displays of these claims."""
         return lines_of(self._sql(), fences)
 
-    def find(self, selection: Selection) -> list[UUID]:
-        """The ids of the jobs selected, oldest first."""
-        parts, params = conditions(selection)
-        where = " AND ".join(parts) or "true"
-        return [
-            i
-            for (i,) in self._sql()
-            .execute(f"SELECT job_id FROM jobs WHERE {where} ORDER BY number", params)
-            .fetchall()
-        ]
-
     def batch(self, which: UUID | str) -> BatchRecord | None:
         """A batch by its id or its key."""
         return heads.find_batch(self._sql(), which)
@@ -383,15 +375,30 @@ class Ledger:
 
     def query(self, sql: str, params: Sequence[object], frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         """Run one SELECT on a cursor of its own."""
-        from nbqueue.stores.reader import run_query
+        with self._broken_off("a query"), self.cursor() as cursor:
+            return run_query(cursor, sql, params, frames)
 
+    def find(self, selection: Selection) -> list[UUID]:
+        """The ids of the jobs selected, oldest first, out of what is folded in; on a cursor of its own."""
+        parts, params = conditions(selection)
+        where = " AND ".join(parts) or "true"
+        sql = f"SELECT job_id FROM jobs WHERE {where} ORDER BY number"
+        with self._broken_off("a selection"), self.cursor() as cursor:
+            return [job_id for (job_id,) in cursor.execute(sql, params).fetchall()]
+
+    @contextlib.contextmanager
+    def _broken_off(self, what: str) -> Iterator[None]:
+        """Say what broke a reader off; fatal errors go to the owner of the connection as they are."""
         try:
-            with self.cursor() as cursor:
-                return run_query(cursor, sql, params, frames)
-        except QueueError as error:
-            if self._closed:
-                raise QueueUnavailable(f"{self.name} was closed while a query ran") from error
+            yield
+        except FATAL:
             raise
+        except (QueueError, duckdb.Error) as error:
+            if self._closed:
+                raise QueueUnavailable(f"{self.name} was closed while {what} ran") from error
+            if isinstance(error, QueueError):
+                raise
+            raise QueueError(f"{self.name} cannot be read ({first_line(error)})") from error
 
     def close(self) -> None:
         """Break off what readers do, let go of the file, and remove a journal that is folded in; doing it again does

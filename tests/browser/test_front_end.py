@@ -103,6 +103,16 @@ def test_markup_is_text(open_panel: Any, traffic: Traffic) -> None:
     assert not [url for url in traffic.asked if "example.org" in url or url.endswith("/x")]
 
 
+# ------------------------------------------------------------------------------------------------------- failures
+def test_failures_that_are_not_read_yet(open_panel: Any) -> None:
+    """While queues count failed jobs and nobody has said what they failed with, it is not said that there are none."""
+    state = state_of(row(0))
+    kernel, panel = open_panel(state)
+    expect(panel.failures).to_contain_text("being read")
+    kernel.patch(set={"queues": [{**state["queues"][0], "failed": 0}]})
+    expect(panel.failures).to_contain_text("No job is failed.")
+
+
 # ------------------------------------------------------------------------------------------------------- the table
 def test_only_rows_in_sight(open_panel: Any, page: Page) -> None:
     """Of a thousand jobs only those in sight are in the page; a patch draws what changed and keeps the place."""

@@ -123,6 +123,13 @@ def talk_all_ways() -> None:
     libc.printf(b"left in C's buffer")
 
 
+def log_between(there: str, go: str) -> None:
+    print("before")
+    nbq.current().log.info("logged")
+    print("after")
+    meet(there, go)
+
+
 def show_between() -> None:
     from IPython.display import display
 
@@ -170,6 +177,12 @@ def take_and_die(megabytes: int) -> None:
 def leave_running(path: str) -> None:
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     Path(path).write_text(str(other.pid))
+
+
+def leave_running_beside_one_that_ended(path: str) -> None:
+    # Nobody waits for it, as ``Popen`` would by and by.
+    os.waitid(os.P_PID, os.posix_spawnp("true", ["true"], os.environ), os.WEXITED | os.WNOWAIT)
+    leave_running(path)
 
 
 def leave_thread() -> None:
@@ -274,6 +287,19 @@ def halt_before_next() -> None:
     Tickets.take = halt  # type: ignore[method-assign]
 
 
+def halt_with_ticket(there: str) -> None:
+    take = Tickets.take
+
+    def halt(tickets: Tickets) -> int | None:
+        Tickets.take = take  # type: ignore[method-assign]
+        ticket = take(tickets)
+        say(there, os.getpid())
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return ticket
+
+    Tickets.take = halt  # type: ignore[method-assign]
+
+
 def show(text: str) -> None:
     from IPython.display import display
 
@@ -288,10 +314,12 @@ _STEPS = {
     "hold_gil": lambda _, path: hold_gil(path),
     "leave_thread": lambda *_: leave_thread(),
     "leave_running": lambda _, path: leave_running(path),
+    "leave_running_beside_one_that_ended": lambda _, path: leave_running_beside_one_that_ended(path),
     "silent": lambda _: None,
     "hush": hush,
     "linger": lambda _, *paths: linger(*paths),
     "halt_before_next": lambda *_: halt_before_next(),
+    "halt_with_ticket": lambda _, path: halt_with_ticket(path),
     "speak": speak,
     "show": show,
     "shout": lambda text: print(f"{text}\n" * 50_000, end=""),
@@ -313,6 +341,7 @@ CHILD_JOBS = {
         ),
         *(
             talk_all_ways,
+            log_between,
             show_between,
             draw,
             take,

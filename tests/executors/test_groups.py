@@ -115,7 +115,7 @@ def test_a_death_in_a_group_costs_one_attempt(groups: Callable[..., Groups], how
     assert one.ran == list(range(30))
 
 
-@pytest.mark.parametrize("how", ["leave_thread", "leave_running"])
+@pytest.mark.parametrize("how", ["leave_thread", "leave_running", "leave_running_beside_one_that_ended"])
 def test_who_leaves_something_running_runs_alone(groups: Callable[..., Groups], how: str) -> None:
     """A child in which something goes on runs no other job of its group: those have another."""
     one = groups()
@@ -210,6 +210,29 @@ def test_what_waits_in_a_stopped_child_goes_to_others(groups: Callable[..., Grou
     assert outcomes == [Outcome.CANCELLED if n == 4 else Outcome.SUCCEEDED for n in range(10)]
     assert one.ran == [0, 1, 2, 3, 5, 6, 7, 8, 9]
     assert halted not in {value(report) for report in one.bench.wait_for(*claims[5:])}
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_a_child_may_be_stopped_as_it_begins(groups: Callable[..., Groups], tmp_path: Path, how: str) -> None:
+    """Stopped with the right to begin a job in hand: that job is known to run, can be stopped, and is not to blame."""
+    one, meeting = groups(), Meeting(tmp_path)
+    claims = one.claims(10, {3: ("halt_with_ticket", meeting.paths[0])})
+    one.submit(claims)
+    halted = int(meeting.wait())
+    deadline = time.monotonic() + PATIENCE
+    while [running.claim for running in one.executor.running()] != [claims[4]]:
+        assert time.monotonic() < deadline, "what has all but begun is not known to run"
+        time.sleep(0.001)
+    if how == "stop":
+        assert one.executor.stop_job(claims[4].fence, StopReason.CANCEL)
+    else:
+        os.kill(halted, signal.SIGKILL)
+    reports = one.bench.wait_for(*claims)
+    fifth = reports.pop(4)
+    expected = (ReportKind.ENDED, Outcome.CANCELLED) if how == "stop" else (ReportKind.RELEASED, None)
+    assert (fifth.kind, fifth.outcome) == expected
+    assert {report.outcome for report in reports} == {Outcome.SUCCEEDED}
+    assert one.ran == [0, 1, 2, 3, 5, 6, 7, 8, 9]
 
 
 def test_a_kill_never_hits_the_next(

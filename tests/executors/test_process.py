@@ -23,6 +23,7 @@ import pytest
 from nbqueue.errors import InvalidCommand
 from nbqueue.executor import Executor, StopReason
 from nbqueue.executors import make_executor
+from nbqueue.executors.conversation import Conversation
 from nbqueue.executors.measures import spent
 from nbqueue.executors.process import GRACE, ProcessExecutor
 from nbqueue.handlers.definitions import function_handler
@@ -301,6 +302,27 @@ def test_displays_stand_where_they_were_shown(bench: Callable[..., Bench]) -> No
     ]
     text = "".join(part if part.endswith("\n") else f"{part}\n" for part in order)
     assert text == "".join(f"before {i}\nshown {i}\nafter {i}\n" for i in range(5))
+
+
+def test_logs_stand_where_they_were_written(
+    bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record of a log comes before what was printed after it, also where news are asked for before it was heard."""
+    one, meeting, free, hear = bench(), Meeting(tmp_path), threading.Event(), Conversation._hear
+
+    def hear_late(self: Conversation) -> bool:
+        assert free.wait(PATIENCE)
+        return hear(self)
+
+    monkeypatch.setattr(Conversation, "_hear", hear_late)
+    claim = one.submit("log_between", *meeting.paths)
+    meeting.wait()
+    chunks = [chunk for report in one.executor.news() for chunk in report.logs]
+    free.set()
+    meeting.let_go()
+    chunks += one.wait_for(claim)[0].logs
+    order = [line.split()[-1] for chunk in chunks for line in chunk.text.splitlines()]
+    assert order == ["before", "logged", "after"]
 
 
 def test_shows_figures(bench: Callable[..., Bench]) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -248,3 +249,41 @@ def test_receipts_are_held_as_long_as_somebody_holds_them(tmp_path: Path) -> Non
         assert set(live._receipts._held) == {kept.job_id}
         again = queues.job(dropped)
         assert queues.job(dropped) is again
+
+
+class _Interrupting(uuid.UUID):
+    """An id that has another thread come in when it is looked up for the n-th time."""
+
+    __slots__ = ("looks", "work")
+
+    looks: int
+    work: Callable[[], None]
+
+    def __hash__(self) -> int:
+        looks = getattr(self, "looks", 0)
+        object.__setattr__(self, "looks", looks - 1)
+        if looks == 1:
+            self.work()
+        return super().__hash__()
+
+
+@pytest.mark.parametrize("looks", [1, 2])
+def test_a_receipt_goes_while_another_of_its_job_comes(tmp_path: Path, looks: int) -> None:
+    """The new one stays known, wherever the thread that lets go of the old one was interrupted."""
+    with nbq.connect(tmp_path / "jobs.duckdb") as queues:
+        live: Live = queues.live
+        job_id = _Interrupting(int=queues.dispatch(DATA).job_id.int)
+        plain = uuid.UUID(int=job_id.int)
+        made: list[JobDispatch] = []
+
+        def come() -> None:
+            made.append(live.receipt(plain, lambda: JobDispatch(plain, "c", source=queues), queues))
+
+        object.__setattr__(job_id, "work", come)
+        old = JobDispatch(job_id, "c", source=queues)
+        live.keep(old)
+        object.__setattr__(job_id, "looks", looks)
+        del old
+        if not made:
+            come()
+        assert live.receipt(plain, lambda: JobDispatch(plain, "c", source=queues), queues) is made[0]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from nbqueue.stores.duckdb import DuckDBStore
 from nbqueue.stores.handover import Op
 from nbqueue.stores.index import Index, limits
 from nbqueue.stores.ledger import Ledger
+from nbqueue.stores.memory import MemoryStore
 from nbqueue.stores.writes import Writes
 from nbqueue.testing import FakeClock, FakeWorker, new_job
 from nbqueue.testing.workers import bring, check_books, get, ids, new_batch
@@ -806,6 +809,36 @@ def test_closing_breaks_off_a_query(opened: Callable[[], DuckDBStore], path: Pat
     ledger.close()
     assert not [value for value in vars(ledger).values() if type(value).__module__.startswith("_duckdb")]
     duckdb.connect(str(path)).close()
+
+
+@pytest.mark.parametrize("where", ["file", "memory"])
+def test_finding_keeps_nobody_waiting(
+    opened: Callable[[], DuckDBStore], clock: FakeClock, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Other calls are answered while jobs are looked for; what was handed in before is found."""
+    store = opened() if where == "file" else MemoryStore(clock=clock.time, ticks=clock.ticks)
+    reading, go_on, real = threading.Event(), threading.Event(), Ledger.cursor
+
+    @contextlib.contextmanager
+    def held(ledger: Ledger) -> Iterator[duckdb.DuckDBPyConnection]:
+        with real(ledger) as cursor:
+            reading.set()
+            assert go_on.wait(60)
+            yield cursor
+
+    monkeypatch.setattr(Ledger, "cursor", held)
+    before, meanwhile = new_job(clock), new_job(clock)
+    store.insert([before])
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(store.find, Selection())
+        try:
+            assert reading.wait(60)
+            store.insert([meanwhile])
+            assert store.cancel(ids([before, meanwhile]))[1].done
+        finally:
+            go_on.set()
+        assert before.job_id in found.result(60)
+    store.close()
 
 
 def test_batch_repeated_after_another(opened: Callable[[], DuckDBStore], clock: FakeClock) -> None:

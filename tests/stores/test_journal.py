@@ -272,7 +272,7 @@ def test_another_files_journal(opened: Opened, clock: FakeClock, tmp_path: Path)
     later.close()
 
 
-@pytest.mark.parametrize("what", ["fifo", "folder", "loop", "device"])
+@pytest.mark.parametrize("what", ["fifo", "folder", "loop", "device", "dangling"])
 def test_no_file_in_its_place(opened: Opened, clock: FakeClock, path: Path, what: str) -> None:
     """What stands in the journal's place and is no file is named, not waited for, and left as it is."""
     if what == "fifo" and not hasattr(os, "mkfifo"):
@@ -286,6 +286,7 @@ def test_no_file_in_its_place(opened: Opened, clock: FakeClock, path: Path, what
         "folder": place.mkdir,
         "loop": lambda: place.symlink_to(place),
         "device": lambda: place.symlink_to(os.devnull),
+        "dangling": lambda: place.symlink_to(path.with_name("on another disk")),
     }
     lay[what]()
     with pytest.raises(QueueUnavailable, match=rf"{place.name} is no file, .* move it away"):
@@ -293,6 +294,16 @@ def test_no_file_in_its_place(opened: Opened, clock: FakeClock, path: Path, what
     assert os.path.lexists(place)
     place.rmdir() if what == "folder" else place.unlink()
     assert len(opened().find(Selection())) == 1
+
+
+def test_folder_where_it_is_begun(opened: Opened, path: Path) -> None:
+    """It is named and left alone; without it the queue opens."""
+    draft = path.with_name(f"{path.name}.journal.new")
+    draft.mkdir()
+    with pytest.raises(QueueUnavailable, match=rf"{draft.name} is a folder, .* move it away"):
+        opened()
+    draft.rmdir()
+    opened()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are none here")
@@ -413,6 +424,29 @@ def test_journal_taken_away(opened: Opened, clock: FakeClock, path: Path, *, rep
     heir = DuckDBStore(path.with_name("dead.duckdb"))
     assert heir.find(Selection()) == ids(jobs)
     heir.close()
+
+
+@pytest.mark.usefixtures("still")
+@pytest.mark.skipif(sys.platform == "win32", reason="nobody can remove it there")
+def test_taken_away_and_not_folded_in(
+    opened: Opened, clock: FakeClock, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits in a journal that was removed is there though it could not be folded in, and goes on from there."""
+    store = opened()
+    kept, lost, late = new_job(clock), new_job(clock), new_job(clock)
+    store.insert([kept])
+
+    def fail(*_given: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    journal_path(path).unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "_fold_with", fail)
+        with pytest.raises(DispatchFailed, match="nothing of this call was accepted"):
+            store.insert([lost])
+    store.insert([late])
+    assert store.find(Selection()) == ids([kept, late])
+    check_books(store)
 
 
 @pytest.mark.usefixtures("still")

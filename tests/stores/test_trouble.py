@@ -268,14 +268,15 @@ def test_invalidated_when_all_was_written(
     check_books(store)
 
 
-def test_invalidated_under_a_query(opened: Callable[[], DuckDBStore], clock: FakeClock) -> None:
+@pytest.mark.parametrize("what", ["query", "selection"])
+def test_invalidated_under_a_reader(opened: Callable[[], DuckDBStore], clock: FakeClock, what: str) -> None:
     """Who reads when DuckDB gives up is told in a sentence, and the next one finds an open file."""
     store = opened()
     jobs = [new_job(clock) for _ in range(3)]
     store.insert(jobs)
     inject(store, duckdb.FatalException("FATAL Error: database has been invalidated"))
-    with pytest.raises(QueueUnavailable, match=r"opened again over this query.*invalidated.*ask again"):
-        store.query("SELECT count(*) FROM jobs")
+    with pytest.raises(QueueUnavailable, match=rf"opened again over this {what}.*invalidated.*ask again"):
+        store.query("SELECT count(*) FROM jobs") if what == "query" else store.find(Selection())
     assert store.query("SELECT count(*) AS n FROM jobs")["n"].tolist() == [3]
     assert store.find(Selection()) == ids(jobs)
 

@@ -99,7 +99,12 @@ PLAYS: dict[str, Callable[[Scene, int], object]] = {
     "dispatch": lambda scene, n: [scene.dispatch(n + i) for i in range(1 + n % 3)],
     "take": lambda scene, n: scene.take(1 + n % 2),
     "succeed": lambda scene, _: scene.end(Outcome.SUCCEEDED),
-    "fail": lambda scene, n: scene.end(Outcome.FAILED, f"KeyError: {n % 2}"),
+    "fail": lambda scene, n: scene.end(
+        Outcome.FAILED, ("KeyError: 0", "KeyError: 1", "OSError: 2", "")[n % 4]
+    ),
+    "prune": lambda scene, n: scene.queues.prune(keep=n),
+    "retry all": lambda scene, _: scene.queues.retry_all(),
+    "retry alike": lambda scene, _: scene.queues.retry_all(fingerprint="KeyError"),
     "cancel": on_one(lambda queues, job_id: queues.cancel(job_id)),
     "retry": on_one(lambda queues, job_id: queues.store.retry((job_id,))),
     "forget": on_one(lambda queues, job_id: queues.job(job_id).state.ended and queues.forget(job_id)),
@@ -131,6 +136,8 @@ def same(state: dict[str, Any]) -> dict[str, Any]:
 @settings(max_examples=4, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(plays=st.lists(st.tuples(st.sampled_from(sorted(PLAYS)), st.integers(0, 6)), max_size=10))
 @example(plays=[("take", 0), ("succeed", 0), ("retry", 2)])
+@example(plays=[("take", 1), ("fail", 0), ("fail", 2), ("prune", 1)])
+@example(plays=[("take", 1), ("fail", 0), ("fail", 3), ("retry alike", 0), ("take", 0), ("fail", 2)])
 def test_following_is_looking_again(looked: Looked, plays: list[tuple[str, int]]) -> None:
     """After whatever happened, what the patches led to is what somebody sees who looks for the first time."""
     scene = Scene(looked)
@@ -140,6 +147,9 @@ def test_following_is_looking_again(looked: Looked, plays: list[tuple[str, int]]
             scene.refresh()
         assert scene.seen == scene.feed.state.snapshot()
         assert same(scene.seen) == same(scene.look().state.snapshot())
+        frame = scene.queues.failures()
+        told = dict(zip(frame["fingerprint"].fillna(""), frame["jobs"], strict=True))
+        assert {one["fingerprint"]: one["count"] for one in scene.seen["failures"]} == told
     finally:
         scene.close()
 
@@ -182,6 +192,25 @@ def test_a_look_does_one_dear_thing(scene: Scene, monkeypatch: pytest.MonkeyPatc
         found.append((len(shown["jobs"]["order"]), len(shown["failures"]), sum(shown["series"]["failed"])))
         scene.refresh()
     assert found == [(2, 0, 0), (4, 0, 0), (4, 1, 0), (4, 1, 1)]
+
+
+def test_failures_come_while_things_happen(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the jobs of a long history failed with is read in every second look, however much there is to show."""
+    for n in range(4):
+        scene.dispatch(n)
+    scene.take(3)
+    scene.end(Outcome.FAILED, "KeyError: 1")
+    for name, less in {"widgets.panel.feed._SHORT": 0, "facade.watching.failing.PIECE": 8}.items():
+        monkeypatch.setattr(f"nbqueue.{name}", less)
+    scene.feed = scene.look()
+    scene.seen = scene.feed.state.snapshot()
+    found = []
+    for n in range(6):
+        scene.dispatch(n)
+        scene.refresh()
+        found.append(len(scene.seen["failures"]))
+    # There were eight events before, and there are twelve after four looks: two pieces.
+    assert found == [0, 0, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize("where", ["queues", "workers", "rows", "names"])

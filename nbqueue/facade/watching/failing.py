@@ -130,14 +130,16 @@ class Failing:
         last = np.full(len(kinds), -1)
         np.minimum.at(first, self._kind, self._at)
         np.maximum.at(last, self._kind, self._at)
-        shown = [kind for kind in np.lexsort((-last, -count)).tolist()[:_KINDS] if count[kind]]
         latest = self._at == last[self._kind]
+        example = np.full(len(kinds), -1)
         # Numbers rise: of those that failed in the same moment the one dispatched last stays.
-        example = dict(zip(self._kind[latest].tolist(), self._jobs[latest].tolist(), strict=True))
-        known = names([example[kind] for kind in shown])
+        example[self._kind[latest]] = self._jobs[latest]
+        # No two have the same example, so the order is the same for whoever looks, however they came to be known.
+        shown = [kind for kind in np.lexsort((-example, -last, -count)).tolist()[:_KINDS] if count[kind]]
+        known = names(example[shown].tolist())
         return [
-            Failure(kinds[kind], int(count[kind]), int(first[kind]), int(last[kind]), *known[example[kind]])
-            for kind in shown
+            Failure(kinds[kind], int(count[kind]), int(first[kind]), int(last[kind]), *known[number])
+            for kind, number in zip(shown, example[shown].tolist(), strict=True)
             # One that was forgotten meanwhile is not known: the next look begins anew.
-            if example[kind] in known
+            if number in known
         ]

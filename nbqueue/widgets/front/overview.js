@@ -110,7 +110,7 @@ class Failures {
     this.title = h("h3", { text: "Failures" });
     this.list = h("ul", { class: "nbq-list" });
     this.more = plainButton({ label: "", kind: "nbq-quiet", press: () => this.toggleAll() });
-    this.empty = h("p", { class: "nbq-empty", text: "No job is failed." });
+    this.empty = h("p", { class: "nbq-empty" });
     this.element = h("section", { class: "nbq-card", "aria-label": "Failures" }, this.title, this.list, this.empty, this.more);
   }
 
@@ -124,6 +124,9 @@ class Failures {
     const { failures } = store.state;
     const shown = store.ui.allFailures ? failures : failures.slice(0, FAILURES_SHOWN);
     show(this.empty, !failures.length);
+    // Of a long history they are read after it is shown.
+    const unread = store.state.queues.some((queue) => queue.failed);
+    say(this.empty, unread ? "What jobs failed with is being read …" : "No job is failed.");
     show(this.more, failures.length > FAILURES_SHOWN);
     say(this.more.lastChild, store.ui.allFailures ? "Show fewer" : `Show all ${failures.length}`);
     keyed(this.list, shown, (failure) => failure.fingerprint, (failure) => this.create(failure), (node, failure) => this.update(node, failure));

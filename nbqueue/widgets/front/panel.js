@@ -61,7 +61,7 @@ class Panel {
     if (any("link")) this.header.drawLink();
     if (any("queues", "ui")) this.queues.draw();
     if (any("series")) [this.throughput, this.backlog].forEach((chart) => chart.draw());
-    if (any("failures")) this.failures.draw();
+    if (any("failures", "queues")) this.failures.draw();
     if (any("workers")) this.workers.draw();
     if (any("ui", "queues", "commands", "jobs")) this.filters.draw();
     if (any("jobs", "ui", "link")) this.table.draw();

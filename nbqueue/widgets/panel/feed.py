@@ -33,6 +33,8 @@ _ROWS = 200
 _MUCH = 2_000
 #: What is dear waits until nothing new has come, but no longer than for so many looks.
 _PUT_OFF = 4
+#: Failures that were never shown wait less: of a million jobs they come in three pieces.
+_FIRST_PUT_OFF = 2
 #: So many names are kept, of which a panel shows a hundred at most.
 _NAMES = 1_000
 #: Of so many jobs that ended last, the median wait is shown.
@@ -169,7 +171,8 @@ class Feed:
             return
         # What has just happened is shown first, unless something happens all the time.
         self._put_off = self._put_off + 1 if self._table.unread else 0
-        if self._put_off % _PUT_OFF == 0 and self._look_back():
+        put_off = _FIRST_PUT_OFF if self._failing.unread and not much else _PUT_OFF
+        if self._put_off % put_off == 0 and self._look_back():
             return
         if not much or self._put_off % 2 == 0:
             self._table.read(_ROWS)
