@@ -10,10 +10,12 @@ from nbqueue.jobs import Claim, JobRecord, NewJob, State
 from nbqueue.lifecycle import Life
 from nbqueue.store import Handlers, WorkerInfo
 
-__all__ = ["NO_WORD", "LiveJob", "Loader", "Numbers", "QueueState", "Row", "Seat", "micros"]
+__all__ = ["NO_WORD", "LiveJob", "Loader", "Numbers", "PendingRow", "QueueState", "Row", "Seat", "micros"]
 
 #: One row of the ledger, in the order of ``schema.COLUMNS``.
 Row = tuple[Any, ...]
+#: A pending job as it is loaded, its number first; ``loading.job_of`` makes a job of it.
+PendingRow = tuple[Any, ...]
 
 
 #: How an attempt ended of which there is nothing to say: a result, an error, a cause and a traceback.
@@ -155,7 +157,7 @@ class QueueState:
 class Loader(Protocol):
     """Where jobs come from that are not in memory."""
 
-    def pending(self, numbers: Sequence[int], longest: int | None = None) -> list[LiveJob]:
+    def pending(self, numbers: Sequence[int], longest: int | None = None) -> list[PendingRow]:
         """Those of these jobs that nothing has happened to since their dispatch; none with a longer payload."""
 
     def jobs(self, ids: Sequence[UUID]) -> list[LiveJob]:

@@ -140,6 +140,6 @@ class Claiming(Moving):
             return
         text = sum([len(job.new.payload) for job in loaded])
         # However many queues are worked off in turn, what was read ahead for all of them is bounded.
-        room = limits.PENDING_KEPT + limits.LOAD_AHEAD - len(self.live)
+        room = limits.PENDING_KEPT + limits.LOAD_AHEAD - self._in_memory
         ahead = min(limits.LOAD_AHEAD, room, limits.LOAD_TEXT * len(loaded) // max(1, text)) // len(lanes)
-        self._load_pending([number for lane in lanes for number in lane.coming(ahead)], limits.LARGE)
+        self._read_ahead([number for lane in lanes for number in lane.coming(ahead)], limits.LARGE)

@@ -40,7 +40,7 @@ class Inserting(Claiming):
         now_us = round(now * 1e6)
         append, by_id, ended, keep = self.rows.append, self._by_id, self.ended, self.keep
         keeps_all = self._loader is None or worker_id is not None
-        room, large = limits.PENDING_KEPT - len(self.live), limits.LARGE
+        room, large = limits.PENDING_KEPT - self._in_memory, limits.LARGE
         #: The highest id that is not kept; and all new ones, from the first on that does not rise above it.
         top, highest, at = -1, self.horizon, len(self.rows)
         others: set[UUID] | None = None
@@ -119,7 +119,7 @@ class Inserting(Claiming):
         self.blocks.append(block)
         self.seq, self.job = self.seq + count, first + count
         kept = 0
-        for job in block.first(min(count, max(0, limits.PENDING_KEPT - len(self.live)))):
+        for job in block.first(min(count, max(0, limits.PENDING_KEPT - self._in_memory))):
             if len(job.new.payload) <= limits.LARGE:
                 self.keep(job)
                 kept += 1
