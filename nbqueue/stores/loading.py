@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, SafeUUID
 
-from nbqueue.jobs import NewJob, Spec
+from nbqueue.jobs import Spec
 from nbqueue.lifecycle import STATE_AFTER, Event, Life
 from nbqueue.stores import schema
 from nbqueue.stores.live import LiveJob, PendingRow, Row
@@ -30,7 +30,7 @@ _JOB, _EVENT = _AT[:2]
 _LIFECYCLE = " AND ".join(f"event <> '{event}'" for event in Event if event not in STATE_AFTER)
 _DISPATCHED = Event.DISPATCHED.value
 _number = itemgetter(0)
-_new, _make, _set, _UNKNOWN = tuple.__new__, object.__new__, object.__setattr__, SafeUUID.unknown
+_make, _set, _UNKNOWN = object.__new__, object.__setattr__, SafeUUID.unknown
 #: Where all stand that wait for nothing but a worker.
 _NEW = Life()
 
@@ -110,5 +110,5 @@ def job_of(row: PendingRow, specs: Mapping[int, Spec]) -> LiveJob:
     if due_us is not None:
         due_at = due_us / 1e6
         life = Life(due_at=due_at)
-    new = _new(NewJob, (job_id, specs[spec], data, metadata or "", due_at, batch_id, label))
+    new = (job_id, specs[spec], data, metadata or "", due_at, batch_id, label)
     return LiveJob(number, new, spec, happened_us / 1e6, life)

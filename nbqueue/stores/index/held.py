@@ -90,12 +90,12 @@ class Held:
         if self._ahead:
             self._ahead.pop(job.number, None)
         self.live[job.number] = job
-        self._by_id[job.new.job_id.int] = job.number
+        self._by_id[job.job_id.int] = job.number
 
     def _drop(self, job: LiveJob) -> None:
         self.live.pop(job.number, None)
-        self._by_id.pop(job.new.job_id.int, None)
-        self.ended.setdefault(job.new.job_id.int, job)
+        self._by_id.pop(job.job_id.int, None)
+        self.ended.setdefault(job.job_id.int, job)
 
     def jobs(self, ids: Sequence[UUID]) -> list[LiveJob]:
         """These jobs, out of memory or loaded; unknown ones are left out."""
@@ -115,7 +115,7 @@ class Held:
         wanted = set(ids)
         new = [self._unwritten(row) for row in self.rows if row[_JOB_ID] in wanted]
         new += [job for block in self.blocks for i in wanted if (job := block.named(i)) is not None]
-        wanted -= {job.new.job_id for job in new}
+        wanted -= {job.job_id for job in new}
         return new + self._loader.jobs([i for i in ids if i in wanted])
 
     @property
@@ -155,7 +155,7 @@ class Held:
         loaded += [job for block in self.blocks for n in wanted if (job := block.numbered(n)) is not None]
         wanted.difference_update([job.number for job in loaded])
         if longest is not None:
-            loaded = [job for job in loaded if len(job.new.payload) <= longest]
+            loaded = [job for job in loaded if len(job.payload) <= longest]
         return loaded, self._loader.pending(sorted(wanted), longest) if wanted else []
 
     def _unwritten(self, row: Row) -> LiveJob:
@@ -218,7 +218,7 @@ class Held:
         leaving += [popitem(last=False)[1] for _ in range(len(self.ended) - limits.ENDED_KEPT)]
         if leaving:
             # By their numbers: to compare UUIDs runs Python code.
-            self._below_horizon(max([job.new.job_id for job in leaving], key=_rank))
+            self._below_horizon(max([job.job_id for job in leaving], key=_rank))
 
     def take_calls(self) -> list[Callable[[], None]]:
         """Give what is to be called now that everything is on disk."""
