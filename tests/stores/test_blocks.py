@@ -14,9 +14,10 @@ from nbqueue.errors import DispatchFailed
 from nbqueue.jobs import NewBatch, State
 from nbqueue.rows import Rows
 from nbqueue.store import Selection
-from nbqueue.stores import heads, index, inserting
+from nbqueue.stores import heads, inserting
 from nbqueue.stores.blocks import BLOCK_ROWS
 from nbqueue.stores.duckdb import DuckDBStore
+from nbqueue.stores.index import limits
 from nbqueue.testing import FakeClock, FakeWorker, new_job
 from nbqueue.testing.workers import check_books, ids, new_rows
 
@@ -75,8 +76,8 @@ def test_most_are_not_in_memory(
     opened: Opened, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, kept: int
 ) -> None:
     """What no room was left for is loaded when it is its turn, by a worker that waits for it as well."""
-    monkeypatch.setattr(index, "PENDING_KEPT", kept)
-    monkeypatch.setattr(index, "LOAD_AHEAD", 50)
+    monkeypatch.setattr(limits, "PENDING_KEPT", kept)
+    monkeypatch.setattr(limits, "LOAD_AHEAD", 50)
     store = opened()
     worker = FakeWorker(store)
     worker.turn(slots=20)
