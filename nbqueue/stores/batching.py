@@ -92,7 +92,7 @@ def put_batch(
     counts[State.PENDING] = len(new)
     if len(numbers) != len(new):
         # A call that comes again after another of its key: some of its jobs are there, though no row has them.
-        there = {job.new.job_id: job for job in index.jobs([job.job_id for job in new])}
+        there = {job.job_id: job for job in index.jobs([job.job_id for job in new])}
         numbers = [there[job.job_id].number for job in new]
         counts = dict.fromkeys(State, 0) | Counter(job.life.state for job in there.values())
     if served:

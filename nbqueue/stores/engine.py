@@ -238,7 +238,7 @@ class IndexStore:
         """Give the records of these jobs, in this order."""
 
         def verb(index: Index) -> list[JobRecord]:
-            found = {job.new.job_id: job for job in index.jobs(ids)}
+            found = {job.job_id: job for job in index.jobs(ids)}
             return [found[i].record() for i in ids if i in found]
 
         return self._run(verb)

@@ -10,7 +10,6 @@ import os
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 from uuid import UUID
@@ -26,11 +25,11 @@ from nbqueue.stores.index import Index
 from nbqueue.stores.inserting import INSERT_ROWS, insert_few, is_much, write
 from nbqueue.stores.journal import Journal, file_mode, journal_path
 from nbqueue.stores.leftover import left_in
-from nbqueue.stores.live import LiveJob, Numbers, micros
+from nbqueue.stores.live import LiveJob, Numbers, PendingRow, micros
 from nbqueue.stores.loading import pending_of
 from nbqueue.stores.pruning import Gone, Pruning
 from nbqueue.stores.reader import first_line, run_query
-from nbqueue.stores.recall import closings_of, jobs_of, known_of, knows_between, lines_of, specs_of
+from nbqueue.stores.recall import closings_of, jobs_of, known_of, knows_between, lines_of
 from nbqueue.stores.repeats import Closing, Line
 from nbqueue.stores.restoring import Recovered, restore
 from nbqueue.stores.selecting import conditions
@@ -316,12 +315,11 @@ class Ledger:
 
     # -- reading
 
-    def pending(self, numbers: Sequence[int], longest: int | None = None) -> list[LiveJob]:
+    def pending(self, numbers: Sequence[int], longest: int | None = None) -> list[PendingRow]:
         """Those of these jobs that nothing has happened to since their dispatch; none with a longer payload."""
         # Asked in every turn of a long backlog, for which nothing is folded in.
-        waiting = self._unfolded()
-        specs = partial(specs_of, self._connection, waiting)
-        return pending_of(self._connection, [writes.rows for writes in waiting], specs, numbers, longest)
+        waiting = [writes.rows for writes in self._unfolded()]
+        return pending_of(self._connection, waiting, numbers, longest)
 
     def known(self, ids: Sequence[UUID]) -> set[UUID]:
         """Which of these ids are taken."""

@@ -1,20 +1,25 @@
-"""Pending jobs out of the ledger, by thousands: what a long backlog costs each job beside running it."""
+"""Pending jobs out of the ledger, by thousands: what a long backlog costs each job beside running it.
+
+They come as rows, and become jobs when they are claimed: the collector lets go of tuples of numbers and texts, and a
+job with its id and its parts is three objects that each of its rounds looks at.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, SafeUUID
 
-from nbqueue.jobs import NewJob, Spec
+from nbqueue.jobs import Spec
 from nbqueue.lifecycle import STATE_AFTER, Event, Life
 from nbqueue.stores import schema
-from nbqueue.stores.live import LiveJob, Row
+from nbqueue.stores.live import LiveJob, PendingRow, Row
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["pending_of"]
+__all__ = ["job_of", "pending_of"]
 
 _COLUMNS = "job, event, spec, happened_us, due_us, data, metadata, batch_id, row_label, job_id"
 # DuckDB makes a UUID by its constructor, from text: 1.2 us an id; out of its digits here it takes 0.5.
@@ -24,7 +29,8 @@ _JOB, _EVENT = _AT[:2]
 # A list of more than a few values becomes a join, which keeps filters from the scan.
 _LIFECYCLE = " AND ".join(f"event <> '{event}'" for event in Event if event not in STATE_AFTER)
 _DISPATCHED = Event.DISPATCHED.value
-_new, _make, _set, _UNKNOWN = tuple.__new__, object.__new__, object.__setattr__, SafeUUID.unknown
+_number = itemgetter(0)
+_make, _set, _UNKNOWN = object.__new__, object.__setattr__, SafeUUID.unknown
 #: Where all stand that wait for nothing but a worker.
 _NEW = Life()
 
@@ -32,10 +38,9 @@ _NEW = Life()
 def pending_of(
     con: duckdb.DuckDBPyConnection,
     waiting: Sequence[Sequence[Row]],
-    specs_of: Callable[[set[int]], Mapping[int, Spec]],
     numbers: Sequence[int],
     longest: int | None = None,
-) -> list[LiveJob]:
+) -> list[PendingRow]:
     """Give those of these jobs that nothing has happened to since their dispatch.
 
     Parameters
@@ -44,8 +49,6 @@ def pending_of(
         Has the ledger.
     waiting : sequence of sequences of rows
         Commits that are not in it yet.
-    specs_of : Callable[[set[int]], Mapping[int, Spec]]
-        Gives specs by their numbers.
     numbers : sequence of int
         Of the jobs.
     longest : int, optional
@@ -59,9 +62,8 @@ def pending_of(
     # What has moved may be one whose dispatch waits, or is in the file.
     moved.update([row[0] for row in rows if row[1] != _DISPATCHED])
     rows = [row for row in rows if row[0] not in moved and (longest is None or len(row[5]) <= longest)]
-    rows.sort()
-    specs = specs_of({row[2] for row in rows}) if rows else {}
-    return [_pending(row, specs) for row in rows]
+    rows.sort(key=_number)
+    return rows
 
 
 def _waiting_of(
@@ -97,7 +99,8 @@ def _rows_of(
     return con.execute(f"SELECT {_READ} FROM ledger WHERE {which} AND {_LIFECYCLE}", params).fetchall()
 
 
-def _pending(row: tuple[Any, ...], specs: Mapping[int, Spec]) -> LiveJob:
+def job_of(row: PendingRow, specs: Mapping[int, Spec]) -> LiveJob:
+    """Make a job of its row."""
     number, _, spec, happened_us, due_us, data, metadata, batch_id, label, job_id = row
     if job_id.__class__ is str:
         digits, job_id = job_id, _make(UUID)
@@ -107,5 +110,5 @@ def _pending(row: tuple[Any, ...], specs: Mapping[int, Spec]) -> LiveJob:
     if due_us is not None:
         due_at = due_us / 1e6
         life = Life(due_at=due_at)
-    new = _new(NewJob, (job_id, specs[spec], data, metadata or "", due_at, batch_id, label))
+    new = (job_id, specs[spec], data, metadata or "", due_at, batch_id, label)
     return LiveJob(number, new, spec, happened_us / 1e6, life)

@@ -19,7 +19,7 @@ from nbqueue.stores.writes import Writes, spec_of
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["MOVES", "closings_of", "fold", "jobs_of", "known_of", "knows_between", "lines_of", "specs_of"]
+__all__ = ["MOVES", "closings_of", "fold", "jobs_of", "known_of", "knows_between", "lines_of"]
 
 #: What a job's standing depends on, beside its dispatch.
 MOVES = ", ".join(f"'{event}'" for event in LIFECYCLE_EVENTS if event is not Event.DISPATCHED)
@@ -53,7 +53,7 @@ def jobs_of(con: duckdb.DuckDBPyConnection, ids: Sequence[UUID]) -> list[LiveJob
     ).fetchall()
     if not rows:
         return []
-    specs = specs_of(con, (), {row[5] for row in rows})
+    specs = _specs_of(con, {row[5] for row in rows})
     jobs = {row[0]: _dispatched(row, specs) for row in rows}
     for job in fold(con, "SELECT unnest(?::BIGINT[])", [list(jobs)]):
         jobs[job.number] = job
@@ -112,18 +112,17 @@ def fold(con: duckdb.DuckDBPyConnection, which: str, params: Sequence[object] = 
         f"SELECT {_DISPATCH} FROM ledger WHERE event = 'dispatched' AND job IN (SELECT unnest(?::BIGINT[]))",
         [list(folded)],
     ).fetchall()
-    specs = specs_of(con, (), {row[5] for row in rows})
+    specs = _specs_of(con, {row[5] for row in rows})
     workers = dict(con.execute("SELECT worker, worker_id FROM workers").fetchall())
     return [_stand(_dispatched(row, specs), folded[row[0]], workers) for row in rows]
 
 
-def specs_of(con: duckdb.DuckDBPyConnection, waiting: Sequence[Writes], numbers: set[int]) -> dict[int, Spec]:
+def _specs_of(con: duckdb.DuckDBPyConnection, numbers: set[int]) -> dict[int, Spec]:
     """Specs by their numbers."""
-    found = {n: spec for writes in waiting for n, spec in writes.specs if n in numbers}
     rows = con.execute(
-        "SELECT * FROM specs WHERE spec IN (SELECT unnest(?::INTEGER[]))", [list(numbers - found.keys())]
+        "SELECT * FROM specs WHERE spec IN (SELECT unnest(?::INTEGER[]))", [list(numbers)]
     ).fetchall()
-    return found | {row[0]: spec_of(row) for row in rows}
+    return {row[0]: spec_of(row) for row in rows}
 
 
 def _dispatched(row: tuple[Any, ...], specs: dict[int, Spec]) -> LiveJob:

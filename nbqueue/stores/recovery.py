@@ -115,9 +115,9 @@ def _interrupt(
     step = index.lose(job, what, now, error=error, cause="killed" if killed else "")
     became = "failed" if step.life.state.ended else "given back to its queue"
     return Interruption(
-        job.new.job_id,
-        job.new.spec.command,
-        job.new.spec.queue,
+        job.job_id,
+        job.spec.command,
+        job.spec.queue,
         job.worker,
         life.attempt,
         had_begun,

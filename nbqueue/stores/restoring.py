@@ -47,7 +47,7 @@ def restore(con: duckdb.DuckDBPyConnection, index: Index, now: float) -> Recover
     )
     for job in open_jobs:
         index.keep(job)
-        spec = job.new.spec
+        spec = job.spec
         index.queues[spec.queue].counts[job.life.state] += 1
         if job.life.state is State.RUNNING:
             recovered.running.append(job)

@@ -42,7 +42,7 @@ def explain(job: LiveJob, around: Surroundings, now: float) -> str:
     now : float
         Seconds since the epoch.
     """
-    life, spec = job.life, job.new.spec
+    life, spec = job.life, job.spec
     if life.state is State.RUNNING:
         return ""
     if life.state.ended:
@@ -90,7 +90,7 @@ def _delayed(job: LiveJob, now: float) -> str:
 
 
 def _unclaimed(job: LiveJob, around: Surroundings) -> str:
-    spec = job.new.spec
+    spec = job.spec
     seats = [seat for seat in around.seats.values() if seat.info.queues != ()]
     if spec.origin.startswith("kernel:") and not any(seat.handlers.accepts(spec) for seat in seats):
         return _KERNEL
@@ -113,9 +113,9 @@ def _serves(seat: Seat, queue: str) -> bool:
 
 
 def _no_handler(job: LiveJob) -> str:
-    command, origin = job.new.spec.command, job.new.spec.origin
+    command, origin = job.spec.command, job.spec.origin
     kind, _, where = origin.partition(":")
-    if kind == "notebook" and job.new.spec.code:
+    if kind == "notebook" and job.spec.code:
         # Nothing here tells whether there is a copy, and whether that kernel lives.
         return (
             f"no handler: waiting for the kernel of {where} (a worker there, and after a restart the cell that defines"

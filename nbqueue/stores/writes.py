@@ -54,7 +54,8 @@ def rows_text(rows: Sequence[Row]) -> str:
     count = len(rows)
     # Of no rows there is no column.
     for name, column in zip(_NAMES, zip(*rows, strict=True), strict=False):
-        if column.count(None) == count:
+        # Most that hold something begin with it, and need not be counted.
+        if column[0] is None and column.count(None) == count:
             continue
         columns[name] = [i and i.hex for i in column] if name in _UUIDS else column
     return _encode(columns)

@@ -871,14 +871,45 @@ def test_reading_ahead_spares_memory(
     store.insert([*jobs, *others])
     workers = {queue: FakeWorker(store, queue, queues=(queue,)) for queue in "abcd"}
     claims = workers["a"].take(1)
-    assert [job.new.payload for job in store._index.live.values()] == ["[]", "[1]", "[2]"]
+    assert [job.payload for job in store._index.live.values()] == ["[]"]
+    assert {row[0] for row in store._index._ahead.values()} == {2, 4}
     for queue in "bcd":
         claims += workers[queue].take(1)
-    assert len(store._index.live) - len(claims) <= 4
+    assert store._index._in_memory - len(claims) <= 4
     for worker in workers.values():
         claims += worker.take(9)
     assert sorted(ids(claims)) == sorted(ids([*jobs, *others]))
     assert {claim.job_id: claim.payload for claim in claims}[jobs[2].job_id] == large
+    check_books(store)
+
+
+def test_what_is_read_ahead_can_be_asked_for(
+    opened: Callable[[], DuckDBStore], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that was read ahead is known, shown, cancelled, retried and handed over as one that lies in the file."""
+    for name, value in (("PENDING_KEPT", 0), ("LOAD_AHEAD", 9)):
+        monkeypatch.setattr(limits, name, value)
+    store = opened()
+    jobs = [new_job(clock, payload=f'{{"args":[{i}],"kwargs":{{}}}}') for i in range(6)]
+    store.insert(jobs)
+    worker = FakeWorker(store)
+    claims = worker.take(1)
+    assert sorted(store._index._ahead) == [2, 3, 4, 5, 6]
+    cancelled, retried, reserved = jobs[1:4]
+    store.insert([cancelled])
+    assert get(store, cancelled.job_id).payload == cancelled.payload
+    assert store.cancel([cancelled.job_id])[0].done
+    store.cancel([retried.job_id])
+    assert store.retry([retried.job_id])[0].done
+    claims += store.insert([reserved], "w1")
+    assert ids(claims) == ids([jobs[0], reserved])
+    claims += worker.take(9)
+    assert sorted(ids(claims)) == sorted(ids([jobs[0], *jobs[2:]]))
+    assert {claim.job_id: claim.payload for claim in claims} == {
+        job.job_id: job.payload for job in jobs if job is not cancelled
+    }
+    assert get(store, cancelled.job_id).state is State.CANCELLED
+    assert not store._index._ahead
     check_books(store)
 
 

@@ -32,17 +32,17 @@ class Asking(Moving):
         def is_done(job: LiveJob) -> bool:
             life = job.life
             ready = life.state is State.PENDING and life.due_at is None and not life.held
-            return ready or life.fence != seen[job.new.job_id]
+            return ready or life.fence != seen[job.job_id]
 
         return self._ask(ids, RetryAsked(), now, self._standing(ids, is_done))
 
     def _standing(self, ids: Sequence[UUID], fits: Callable[[LiveJob], bool]) -> set[UUID]:
-        return {job.new.job_id for job in self.jobs(ids) if fits(job)}
+        return {job.job_id for job in self.jobs(ids) if fits(job)}
 
     def _ask(
         self, ids: Sequence[UUID], what: CancelAsked | RetryAsked, now: float, done: Collection[UUID] = ()
     ) -> list[Answer]:
-        found = {job.new.job_id: job for job in self.jobs(ids)}
+        found = {job.job_id: job for job in self.jobs(ids)}
         answers = []
         for job_id in ids:
             if job_id in done:

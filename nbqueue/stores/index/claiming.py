@@ -57,7 +57,7 @@ class Claiming(Moving):
             job = live.get(number)
             if job is None:
                 continue  # a hint that has been overtaken: cancelled or ended
-            life, spec, batch_id = job.life, job.new.spec, job.new.batch_id
+            life, spec, batch_id = job.life, job.spec, job.batch_id
             if life.due_at is not None and life.due_at > now:
                 # Another time was set meanwhile, or the clock stepped back.
                 self.lanes.push(spec, number, number, life.due_at)
@@ -138,8 +138,8 @@ class Claiming(Moving):
         loaded = self._load_pending(numbers)
         if not loaded or not lanes:
             return
-        text = sum([len(job.new.payload) for job in loaded])
+        text = sum([len(job.payload) for job in loaded])
         # However many queues are worked off in turn, what was read ahead for all of them is bounded.
-        room = limits.PENDING_KEPT + limits.LOAD_AHEAD - len(self.live)
+        room = limits.PENDING_KEPT + limits.LOAD_AHEAD - self._in_memory
         ahead = min(limits.LOAD_AHEAD, room, limits.LOAD_TEXT * len(loaded) // max(1, text)) // len(lanes)
-        self._load_pending([number for lane in lanes for number in lane.coming(ahead)], limits.LARGE)
+        self._read_ahead([number for lane in lanes for number in lane.coming(ahead)], limits.LARGE)

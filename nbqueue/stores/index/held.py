@@ -14,7 +14,8 @@ from nbqueue.stores.blocks import Block
 from nbqueue.stores.books import Books
 from nbqueue.stores.index import limits
 from nbqueue.stores.lanes import Lanes
-from nbqueue.stores.live import LiveJob, Loader, Numbers, QueueState, Row, Seat
+from nbqueue.stores.live import LiveJob, Loader, Numbers, PendingRow, QueueState, Row, Seat
+from nbqueue.stores.loading import job_of
 from nbqueue.stores.pruning import Gone
 
 __all__ = ["Held"]
@@ -55,6 +56,9 @@ class Held:
         self.live: dict[int, LiveJob] = {}
         #: By the number that an id is: to hash a UUID runs Python code, 0.25 us, and each job is looked up four times.
         self._by_id: dict[int, int] = {}
+        #: What was read ahead, by number: pending jobs that nobody has touched. They are as much in memory as what lies
+        #: in the file is: who asks for one by its id is given it from there, and ``keep`` strikes it here.
+        self._ahead: dict[int, PendingRow] = {}
         #: The highest id that may be taken without being in memory; ids rise with time, so new ones lie above it.
         self.horizon: UUID | None = None
         #: Numbers of jobs that have ended since the last commit: the loader does not know it yet.
@@ -83,13 +87,15 @@ class Held:
 
     def keep(self, job: LiveJob) -> None:
         """Hold a job in memory."""
+        if self._ahead:
+            self._ahead.pop(job.number, None)
         self.live[job.number] = job
-        self._by_id[job.new.job_id.int] = job.number
+        self._by_id[job.job_id.int] = job.number
 
     def _drop(self, job: LiveJob) -> None:
         self.live.pop(job.number, None)
-        self._by_id.pop(job.new.job_id.int, None)
-        self.ended.setdefault(job.new.job_id.int, job)
+        self._by_id.pop(job.job_id.int, None)
+        self.ended.setdefault(job.job_id.int, job)
 
     def jobs(self, ids: Sequence[UUID]) -> list[LiveJob]:
         """These jobs, out of memory or loaded; unknown ones are left out."""
@@ -109,25 +115,48 @@ class Held:
         wanted = set(ids)
         new = [self._unwritten(row) for row in self.rows if row[_JOB_ID] in wanted]
         new += [job for block in self.blocks for i in wanted if (job := block.named(i)) is not None]
-        wanted -= {job.new.job_id for job in new}
+        wanted -= {job.job_id for job in new}
         return new + self._loader.jobs([i for i in ids if i in wanted])
 
-    def _load_pending(self, numbers: Sequence[int], longest: int | None = None) -> list[LiveJob]:
-        """Load pending jobs out of what the next commit writes, or out of the file; none with a longer payload."""
-        live, gone = self.live, self._gone
-        wanted = {number for number in numbers if number not in live and number not in gone}
+    @property
+    def _in_memory(self) -> int:
+        """How many unfinished jobs there are in memory, read ahead or live."""
+        return len(self.live) + len(self._ahead)
+
+    def _load_pending(self, numbers: Sequence[int]) -> list[LiveJob]:
+        """Bring pending jobs to life, out of what was read ahead or out of the file; gives those out of the file."""
+        ahead = self._ahead
+        if ahead:
+            specs, keep = self.specs, self.keep
+            for row in [row for number in numbers if (row := ahead.pop(number, None)) is not None]:
+                keep(job_of(row, specs))
+        loaded, rows = self._find_pending(numbers)
+        loaded += [job_of(row, self.specs) for row in rows]
+        for job in loaded:
+            self.keep(job)
+        return loaded
+
+    def _read_ahead(self, numbers: Sequence[int], longest: int) -> None:
+        """Have at hand those of these jobs that are pending; none with a longer payload."""
+        unwritten, rows = self._find_pending(numbers, longest)
+        for job in unwritten:
+            self.keep(job)
+        self._ahead.update([(row[0], row) for row in rows])
+
+    def _find_pending(
+        self, numbers: Sequence[int], longest: int | None = None
+    ) -> tuple[list[LiveJob], list[PendingRow]]:
+        """Find pending jobs that are not in memory: in what the next commit writes, and in the file."""
+        live, ahead, gone = self.live, self._ahead, self._gone
+        wanted = {n for n in numbers if n not in live and n not in ahead and n not in gone}
         if not wanted or self._loader is None:
-            return []
+            return [], []
         loaded = [self._unwritten(r) for r in self.rows if r[_JOB] in wanted and r[_EVENT] == _DISPATCHED]
         loaded += [job for block in self.blocks for n in wanted if (job := block.numbered(n)) is not None]
         wanted.difference_update([job.number for job in loaded])
         if longest is not None:
-            loaded = [job for job in loaded if len(job.new.payload) <= longest]
-        if wanted:
-            loaded += self._loader.pending(sorted(wanted), longest)
-        for job in loaded:
-            self.keep(job)
-        return loaded
+            loaded = [job for job in loaded if len(job.payload) <= longest]
+        return loaded, self._loader.pending(sorted(wanted), longest) if wanted else []
 
     def _unwritten(self, row: Row) -> LiveJob:
         """The job of a dispatch that is not on disk yet."""
@@ -189,7 +218,7 @@ class Held:
         leaving += [popitem(last=False)[1] for _ in range(len(self.ended) - limits.ENDED_KEPT)]
         if leaving:
             # By their numbers: to compare UUIDs runs Python code.
-            self._below_horizon(max([job.new.job_id for job in leaving], key=_rank))
+            self._below_horizon(max([job.job_id for job in leaving], key=_rank))
 
     def take_calls(self) -> list[Callable[[], None]]:
         """Give what is to be called now that everything is on disk."""

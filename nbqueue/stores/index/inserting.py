@@ -40,7 +40,7 @@ class Inserting(Claiming):
         now_us = round(now * 1e6)
         append, by_id, ended, keep = self.rows.append, self._by_id, self.ended, self.keep
         keeps_all = self._loader is None or worker_id is not None
-        room, large = limits.PENDING_KEPT - len(self.live), limits.LARGE
+        room, large = limits.PENDING_KEPT - self._in_memory, limits.LARGE
         #: The highest id that is not kept; and all new ones, from the first on that does not rise above it.
         top, highest, at = -1, self.horizon, len(self.rows)
         others: set[UUID] | None = None
@@ -48,8 +48,7 @@ class Inserting(Claiming):
         shared: Spec | None = None
         run_due: float | None = None
         first, spec_number = self.job, 0
-        for new in jobs:
-            job_id, spec, payload, metadata, due_at, batch_id, row = new
+        for job_id, spec, payload, metadata, due_at, batch_id, row in jobs:
             rank = job_id.int
             if rank <= top and others is None:
                 others = {row[_JOB_ID] for row in self.rows[at:]}
@@ -64,8 +63,7 @@ class Inserting(Claiming):
                 continue
             seq, number = self.seq, self.job
             if due_at is not None and due_at <= now:
-                due_at = None
-                new = new._replace(due_at=None)  # noqa: PLW2901 - as it is written, so it is kept
+                due_at = None  # noqa: PLW2901 - as it is written, so it is kept
             if (spec is not shared and spec != shared) or due_at != run_due:
                 self._add_run(shared, run_due, range(first, number), apart)
                 first, spec_number, run_due = number, self.add_spec(spec), due_at
@@ -78,10 +76,10 @@ class Inserting(Claiming):
             )  # fmt: skip
             if keeps_all or (room > 0 and len(payload) <= large):
                 room -= 1
-                if spec is not shared:
-                    # Each may bring its own, which would live as long as it does: 130 bytes.
-                    new = new._replace(spec=shared)  # noqa: PLW2901 - the same job
-                keep(LiveJob(number, new, spec_number, now, _NEW if due_at is None else Life(due_at=due_at)))
+                # With the spec that all share: each may bring its own, which would live as long as it does: 130 bytes.
+                parts = (job_id, shared or spec, payload, metadata, due_at, batch_id, row)
+                life = _NEW if due_at is None else Life(due_at=due_at)
+                keep(LiveJob(number, parts, spec_number, now, life))
             elif rank > top:
                 top, highest = rank, job_id
             if others is not None:
@@ -119,8 +117,8 @@ class Inserting(Claiming):
         self.blocks.append(block)
         self.seq, self.job = self.seq + count, first + count
         kept = 0
-        for job in block.first(min(count, max(0, limits.PENDING_KEPT - len(self.live)))):
-            if len(job.new.payload) <= limits.LARGE:
+        for job in block.first(min(count, max(0, limits.PENDING_KEPT - self._in_memory))):
+            if len(job.payload) <= limits.LARGE:
                 self.keep(job)
                 kept += 1
         if kept < count:

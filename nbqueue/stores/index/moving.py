@@ -46,7 +46,7 @@ class Moving(Held):
         started_at: float | None = None,
     ) -> Step:
         before = job.life
-        spec = job.new.spec
+        spec = job.spec
         step = advance(before, what, spec, now=now, chance=self._chance())
         life, event, refusal, why = step
         if event is None:
@@ -83,8 +83,8 @@ class Moving(Held):
             counts = self.queues[spec.queue].counts
             counts[was] -= 1
             counts[state] += 1
-            if job.new.batch_id is not None:
-                self.books.move(job.new.batch_id, job.number, was, state)
+            if job.batch_id is not None:
+                self.books.move(job.batch_id, job.number, was, state)
         if state is _PENDING:
             self._wait(job)
         elif state is not _RUNNING:
@@ -93,13 +93,13 @@ class Moving(Held):
 
     def _wait(self, job: LiveJob) -> None:
         if not job.life.held:
-            self.lanes.push(job.new.spec, job.number, job.number, job.life.due_at)
+            self.lanes.push(job.spec, job.number, job.number, job.life.due_at)
             self.fresh = True
 
     def _end(self, job: LiveJob, now: float) -> None:
         job.finished_at = now
         number, last = job.number, job.last
-        job_id, payload = job.new.job_id, job.new.payload
+        job_id, payload = job.job_id, job.payload
         rank = job_id.int
         self.live.pop(number, None)
         self._gone.add(number)
@@ -139,7 +139,7 @@ class Moving(Held):
 
     def watch(self, ids: Sequence[UUID], notify: Callable[[JobRecord | None], None]) -> None:
         """Have ``notify`` called for each of these jobs when it has ended; at once if it has."""
-        ended = {job.new.job_id: job for job in self.jobs(ids) if job.life.state.ended}
+        ended = {job.job_id: job for job in self.jobs(ids) if job.life.state.ended}
         for job_id in ids:
             job = ended.get(job_id)
             if job is None:

@@ -107,7 +107,7 @@ class DispatchVerbs(Tending):
             return
         known = {job.number: job for job in records.load(index.tx, self._specs, ids)}
         for job in index.take(index.lock_ids(ids), known):
-            index.taken.add(job.new.job_id)
+            index.taken.add(job.job_id)
             if job.life.state is State.RUNNING and job.worker == seat.info.worker_id:
                 seat.claims[job.life.fence] = job
 
@@ -133,7 +133,7 @@ class DispatchVerbs(Tending):
             # Run again over a lost answer, it is to change nothing that the first time has changed.
             before = fences if fences is not None or not tx.again else [seen.get(i, 0) for i in ids]
             if not tx.again:
-                seen.update({job.new.job_id: job.life.fence for job in found})
+                seen.update({job.job_id: job.life.fence for job in found})
             answers = index.retry(ids, tx.now, before)
             self._write(index)
             return answers

@@ -133,7 +133,7 @@ class Locked(Index):
         """Take a job that is locked."""
         self.before[job.number] = (job, job.life)
         if job.life.state.ended:
-            self.ended[job.new.job_id.int] = job
+            self.ended[job.job_id.int] = job
         else:
             self.keep(job)
 
@@ -196,7 +196,7 @@ class Locked(Index):
     def ended_now(self) -> list[UUID]:
         """Those that have ended."""
         return [
-            job.new.job_id
+            job.job_id
             for job in self.ended.values()
             if job.number not in self.before or not self.before[job.number][1].state.ended
         ]

@@ -49,7 +49,7 @@ class LookingVerbs(Part):
     def get(self, ids: Sequence[UUID]) -> list[JobRecord]:
         """Give the records of these jobs, in this order."""
         found = self._link.run(lambda tx: load(tx, self._specs, ids), write=False)
-        jobs = {job.new.job_id: job for job in found}
+        jobs = {job.job_id: job for job in found}
         return [jobs[job_id].record() for job_id in ids if job_id in jobs]
 
     def find(self, selection: Selection) -> list[UUID]:

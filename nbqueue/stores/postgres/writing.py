@@ -157,7 +157,7 @@ def _note(tx: Tx, index: Locked, new: Sequence[LiveJob], moved: Sequence[LiveJob
     for job in (*new, *moved):
         life = job.life
         if life.state is State.PENDING and not life.held:
-            tx.fresh.add(job.new.spec.queue)
+            tx.fresh.add(job.spec.queue)
         elif life.cancelling and not index.before[job.number][1].cancelling:
             tx.tell(f"turn {job.worker}")
 

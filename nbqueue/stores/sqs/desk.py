@@ -151,10 +151,10 @@ class Desk(DuckDBStore):
             seen = None if fences is None else dict(zip(ids, fences, strict=True))
             found = []
             for job in index.jobs(list(dict.fromkeys(ids))):
-                again = seen is None or seen[job.new.job_id] == job.life.fence
+                again = seen is None or seen[job.job_id] == job.life.fence
                 if job.life.state.ended and again:
-                    step = advance(job.life, RetryAsked(), job.new.spec, now=now)
-                    draft = reach.draft(job, self._ledger.get_code(job.new.spec.code))
+                    step = advance(job.life, RetryAsked(), job.spec, now=now)
+                    draft = reach.draft(job, self._ledger.get_code(job.spec.code))
                     found.append(
                         draft._replace(job=draft.job._replace(due_at=None), standing=Standing.of(step.life))
                     )
@@ -187,7 +187,7 @@ class Desk(DuckDBStore):
         def verb(index: Index) -> dict[UUID, float]:
             now, ticks, found = self._clock(), self._ticks(), {}
             for job in index.jobs(ids):
-                life, job_id = job.life, job.new.job_id
+                life, job_id = job.life, job.job_id
                 away = self.hand.hidden(job_id)
                 afar = self.hand.get(job_id) is None and (away is None or away.until <= ticks)
                 if afar and life.state is State.PENDING and (life.held or (life.due_at or 0.0) > now):

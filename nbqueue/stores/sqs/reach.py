@@ -162,7 +162,7 @@ class Reach(Index):
         if job.life.state is State.PENDING:
             job.life = self._stand(held, job)
         self._hand.take(held)
-        self.lanes.push(job.new.spec, job.number, job.number)
+        self.lanes.push(job.spec, job.number, job.number)
         self.fresh = True
 
     def _stand(self, held: Held, job: LiveJob) -> Life:
@@ -171,7 +171,7 @@ class Reach(Index):
         SQS counts deliveries, and not what came of them. What is known here counts where nobody else can have had it;
         otherwise every other delivery counts as an attempt, but the last attempt is never taken from a job.
         """
-        known, said = self._hand.hidden(job.new.job_id), held.draft.standing
+        known, said = self._hand.hidden(job.job_id), held.draft.standing
         life = job.life._replace(base=max(job.life.base, said.base))
         if known is not None and known.message_id == held.message_id:
             elsewhere, attempt = held.receives - known.receives - 1, life.attempt
@@ -182,7 +182,7 @@ class Reach(Index):
             life = life._replace(crashes=said.crashes)
         promised = said.tries if said.attempt > said.base else 1
         mine = max((seat.info.tries for seat in self.seats.values()), default=1)
-        tries = job.new.spec.tries or max(promised, mine)
+        tries = job.spec.tries or max(promised, mine)
         attempt = max(attempt, min(attempt + elsewhere, life.base + tries - 1))
         return life if attempt == life.attempt else life._replace(attempt=attempt, tries=tries)
 
@@ -240,7 +240,7 @@ class Reach(Index):
 
     def _follow(self, job: LiveJob, now: float) -> list[Order]:
         """Say what is to become of a job's message, by where the job stands now."""
-        life, job_id = job.life, job.new.job_id
+        life, job_id = job.life, job.job_id
         held = self._hand.get(job_id)
         if held is None:
             return self._follow_afar(job, now)
@@ -281,7 +281,7 @@ class Reach(Index):
 
     def _follow_afar(self, job: LiveJob, now: float) -> list[Order]:
         """The same for a job whose message is not in hand."""
-        life, job_id = job.life, job.new.job_id
+        life, job_id = job.life, job.job_id
         away = self._hand.hidden(job_id)
         if away is not None and away.until > self._ticks():
             if life.state.ended:
@@ -315,12 +315,12 @@ class Reach(Index):
             job = self.live.get(held.number)
             if job is None or job.life.state is not State.PENDING:
                 continue
-            serving = [seat for seat in self.seats.values() if _serves(seat, job.new.spec.queue)]
+            serving = [seat for seat in self.seats.values() if _serves(seat, job.spec.queue)]
             idle = ticks - held.idle
             orders: list[Order] = []
             if not serving:
                 orders = self._put_away(held, job, 0.0)
-            elif not any(seat.handlers.accepts(job.new.spec) for seat in serving):
+            elif not any(seat.handlers.accepts(job.spec) for seat in serving):
                 if idle >= _UNKNOWN_GRACE:
                     pause = min(_UNKNOWN_MOST, _UNKNOWN_PAUSE * 2 ** min(held.receives, 6))
                     orders = self._put_away(held, job, pause)
@@ -336,7 +336,7 @@ class Reach(Index):
             job.life.state is State.PENDING
             for held in self._hand.all()
             if (job := self.live.get(held.number)) is not None
-            and (queues is None or job.new.spec.queue in queues)
+            and (queues is None or job.spec.queue in queues)
         )
         return seat.slots - len(seat.claims) - waiting
 
