@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import platform
@@ -139,6 +140,8 @@ def rounds(count: int, subjects: Mapping[str, Callable[[], object]], console: Co
         for number in range(count):
             for name, run in subjects.items():
                 progress.update(bar, description=f"round {number + 1}: {name}")
+                # What one has left is not for the next to clear away.
+                gc.collect()
                 run()
                 progress.advance(bar)
 
