@@ -42,7 +42,7 @@ format: .venv/.with-dev  ## format the code and apply the safe fixes
 bench: .venv/.with-bench  ## measure on this machine, beside other queues: five minutes
 	$(py) -m benchmarks --quick $(ARGS)
 
-bench-full: .venv/.with-bench  ## the same at full size: an hour; ARGS=--write-docs puts it into docs/benchmarks.md
+bench-full: .venv/.with-bench  ## the same at full size: half an hour; ARGS=--write-docs puts it into docs/benchmarks.md
 	$(py) -m benchmarks $(ARGS)
 
 chaos: .venv/.with-measure  ## kill processes 200 times while they run 20,000 jobs, and audit what became of them

@@ -3,16 +3,14 @@
 1. The processor time of a process with a worker of four threads that has nothing to do and a panel that is shown, as a
    part of one core: once what opening has set going (a checkpoint, the panel's look back) has come to rest, and from a
    second after it was opened.
-2. A loop in pure Python beside that worker and panel, and alone, in one process on one core. A machine's speed drifts
-   by more than what is looked for, and what ran just before matters. So before each loop the same is done: worker and
-   panel are opened (and, where it is to run alone, closed again), a second passes, and a part of the loop runs
-   that does not count. What comes first changes from round to round, in all six orders. Each round has it
-   alone twice: where those differ, this measurement cannot tell. Beside the time that passes stands the processor time
-   of the loop's own thread.
+2. A loop in pure Python beside that worker and panel, and alone. Three processes on one core take turns by slices of
+   some 10 ms, in all orders, so that a machine whose speed drifts hits all alike. One has worker and panel open; two
+   have had them, and closed them again: where those two differ, this measurement cannot tell. The loop makes no
+   objects, since how fast Python makes them depends on where the first of them happen to lie: two processes that
+   do the same differ by a third then, for as long as they live. Each round has new processes.
 
-All of it happens in a process of its own, since a progress bar takes half a percent of a core by itself. The panel
-lives there without a front end: what it would send goes nowhere. ``python -m benchmarks.panel`` measures it in
-JupyterLab.
+The processes are their own, since a progress bar takes half a percent of a core by itself. The panel lives there
+without a front end: what it would send goes nowhere. ``python -m benchmarks.panel`` measures it in JupyterLab.
 """
 
 from __future__ import annotations
@@ -22,47 +20,42 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
-from functools import partial
-from itertools import cycle, permutations
+from contextlib import ExitStack, closing, contextmanager
+from itertools import cycle, islice, permutations, repeat
 from pathlib import Path
+from statistics import fmean
 
 import nbqueue as nbq
 from benchmarks.another import NOTHING, PATIENCE, THREADS
-from benchmarks.harness import Figure, Ratio, forget, rounds
+from benchmarks.harness import Figure, Ratio, rounds
 from benchmarks.script import Script, Size, scratch
 
 BAR_IDLE, BAR_SLOWER = 0.5, 1.03
 #: How long an answer to the last job may take, and how long what was set going by opening takes to come to rest.
 ANSWERED, RESTED = 1.0, 10.0
 ALONE, BESIDE, AGAIN = KINDS = "alone", "beside an idle worker and an open panel", "alone again"
-#: Such a part of a loop runs before it: the first slices after a change are slower by up to a tenth.
-WARM = 5
+STEPS = 400_000
 
 
 class Idle:
-    """The figures, and the process in which they are measured.
+    """The figures, and the processes in which they are measured.
 
     Parameters
     ----------
     seconds : float
-        How long it is watched while it is idle.
-    steps : int
-        Of the loop.
+        How long one is watched while it is idle.
+    slices : int
+        Of the loop, a round, in each process.
     folder : Path
-        Where its file goes.
+        Where their files go.
     """
 
-    def __init__(self, seconds: float, steps: int, folder: Path) -> None:
-        command = [sys.executable, "-m", "benchmarks.idle", "--in", str(folder)]
-        pipe, root = subprocess.PIPE, Path(__file__).parents[1]
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=root)
-        self._seconds, self._steps = seconds, steps
-        self._orders = cycle(permutations(KINDS))
+    def __init__(self, seconds: float, slices: int, folder: Path) -> None:
+        self._seconds, self._slices, self._folder = seconds, slices, folder
         self.idle = Figure("idle worker and open panel", "% of a core")
         self.opened = Figure("the same, right after opening", "% of a core")
-        self.passed = {kind: Figure(f"loop {kind}", "ms") for kind in KINDS}
-        self.spent = {kind: Figure(f"processor time of the loop {kind}", "ms") for kind in KINDS}
+        self.passed = {kind: Figure(f"a slice of a loop {kind}", "ms") for kind in KINDS}
+        self.spent = {kind: Figure(f"processor time of a slice {kind}", "ms") for kind in KINDS}
 
     @property
     def figures(self) -> list[Figure]:
@@ -70,27 +63,31 @@ class Idle:
         return [self.idle, self.opened, *self.passed.values(), *self.spent.values()]
 
     def watch(self) -> None:
-        """Have it wait, and see what that took."""
-        opened, idle = self._ask("watch", self._seconds)
-        self.opened.values.append(opened)
-        self.idle.values.append(idle)
+        """Have one wait, and see what that took."""
+        with closing(_Child("watched", self._folder)) as child:
+            child.answer()
+            before, begun = child.ask(), time.perf_counter()
+            time.sleep(self._seconds)
+            self.opened.values.append(_share(before, child.ask(), begun))
+            time.sleep(max(0.0, min(RESTED, 10 * self._seconds) - (time.perf_counter() - begun)))
+            before, begun = child.ask(), time.perf_counter()
+            time.sleep(self._seconds)
+            self.idle.values.append(_share(before, child.ask(), begun))
 
     def loop(self) -> None:
-        """Have it compute, alone and beside, in the next order."""
-        for kind in next(self._orders):
-            passed, spent = self._ask("beside" if kind == BESIDE else "alone", self._steps)
-            self.passed[kind].values.append(passed)
-            self.spent[kind].values.append(spent)
-
-    def _ask(self, what: str, much: float) -> list[float]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(what, much, file=self._process.stdin, flush=True)
-        return [float(word) for word in self._process.stdout.readline().split()]
-
-    def close(self) -> None:
-        """End the process: nobody tells it anything any more."""
-        self._process.communicate()
+        """Have them compute, slice by slice."""
+        with ExitStack() as ending:
+            children = {kind: ending.enter_context(closing(_Child(kind, self._folder))) for kind in KINDS}
+            for child in children.values():
+                child.answer()
+            time.sleep(min(RESTED, 10 * self._seconds))
+            slices: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
+            for order in islice(cycle(permutations(KINDS)), self._slices):
+                for kind in order:
+                    slices[kind].append(children[kind].ask())
+        for kind, found in slices.items():
+            self.passed[kind].values.append(fmean(passed for passed, _ in found))
+            self.spent[kind].values.append(fmean(spent for _, spent in found))
 
     @property
     def ratios(self) -> list[Ratio]:
@@ -105,55 +102,75 @@ class Idle:
         ]
 
 
+class _Child:
+    """A process of one kind; asked, it computes, or says how much processor time it has taken.
+
+    Parameters
+    ----------
+    kind : str
+        "watched", or one of ``KINDS``.
+    folder : Path
+        Where its file goes.
+    """
+
+    _made = 0
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        _Child._made += 1
+        path = folder / f"{_Child._made}.duckdb"
+        command = [sys.executable, "-m", "benchmarks.idle", "--in", str(path), "--kind", kind]
+        pipe, root = subprocess.PIPE, Path(__file__).parents[1]
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=root)
+
+    def ask(self) -> list[float]:
+        """Have it do what it is there for."""
+        assert self._process.stdin is not None
+        print(file=self._process.stdin, flush=True)
+        return self.answer()
+
+    def answer(self) -> list[float]:
+        """Wait for what it says; at first, for nothing, when it is ready."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the process that was measured ended with {self._process.wait()}")
+        return [float(word) for word in line.split()]
+
+    def close(self) -> None:
+        """End it: nobody tells it anything any more."""
+        self._process.communicate()
+
+
+def _share(before: Sequence[float], after: Sequence[float], begun: float) -> float:
+    """How much of a core was taken, in percent."""
+    return (after[0] - before[0]) / (time.perf_counter() - begun) * 100
+
+
 def _slower(name: str, figures: dict[str, Figure], kind: str, bar: float | None = None) -> Ratio:
     return Ratio.between(name, figures[kind], figures[ALONE], bar, at_most=True)
 
 
-def _serve(path: Path) -> None:
-    """Do what comes in line by line, on one core, and say what it took."""
+def _serve(path: Path, kind: str) -> None:
+    """Be the process that is measured: answer line by line, on one core."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    kinds = {
-        "watch": _watch,
-        "alone": partial(_compute, alone=True),
-        "beside": partial(_compute, alone=False),
-    }
-    for line in sys.stdin:
-        what, much = line.split()
-        print(*kinds[what](float(much), path), flush=True)
+    with ExitStack() as opened:
+        if kind in (ALONE, AGAIN):
+            with _opened(path):
+                pass
+        else:
+            opened.enter_context(_opened(path))
+        print(flush=True)
+        for _ in sys.stdin:
+            print(*((time.process_time(),) if kind == "watched" else _loop()), flush=True)
 
 
-def _watch(seconds: float, path: Path) -> list[float]:
-    with _opened(path):
-        begun = time.perf_counter()
-        opened = _load(seconds)
-        time.sleep(max(0.0, min(RESTED, 10 * seconds) - (time.perf_counter() - begun)))
-        return [opened, _load(seconds)]
-
-
-def _compute(steps: float, path: Path, *, alone: bool) -> tuple[float, float]:
-    if alone:
-        with _opened(path):
-            pass
-        time.sleep(ANSWERED)
-    with nullcontext() if alone else _opened(path):
-        _loop(int(steps) // WARM)
-        return _loop(int(steps))
-
-
-def _load(seconds: float) -> float:
-    """How much of a core this process takes, in percent."""
-    before, begun = time.process_time(), time.perf_counter()
-    time.sleep(seconds)
-    return (time.process_time() - before) / (time.perf_counter() - begun) * 100
-
-
-def _loop(steps: int) -> tuple[float, float]:
+def _loop() -> tuple[float, float]:
     """Compute; gives the milliseconds that passed, and those that this thread was running."""
     begun, before = time.perf_counter(), time.thread_time()
     total = 0
-    for number in range(steps):
-        total += number & 7
+    for _ in repeat(None, STEPS):
+        total = (total ^ 5) & 7
     return (time.perf_counter() - begun) * 1e3, (time.thread_time() - before) * 1e3
 
 
@@ -177,25 +194,23 @@ def _opened(path: Path) -> Iterator[None]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and write ``benchmarks/results/idle.json``."""
     sizes = (
-        Size("seconds", 30.0, 15.0, "how long an idle process is watched"),
+        Size("seconds", 30.0, 10.0, "how long an idle process is watched"),
         Size("watches", 3, 1, "how often"),
-        Size("steps", 10_000_000, 10_000_000, "of the loop"),
-        Size("rounds", 24, 6, "how often the loop runs, in steps of 6"),
+        Size("slices", 120, 60, "of the loop, a round, in each process"),
+        Size("rounds", 7, 2, "how often the loop runs, in new processes"),
     )
     script = Script("idle", __doc__, sizes, ("duckdb", "anywidget", "ipywidgets"))
-    script.parser.add_argument(
-        "--in", dest="folder", type=Path, help="do what is asked for, with a file in there"
-    )
+    script.parser.add_argument("--in", dest="path", type=Path, help="be measured, with this file")
+    script.parser.add_argument("--kind", choices=("watched", *KINDS), help="as what")
     given = script.read(arguments)
-    if given.folder:
-        _serve(given.folder / "queue.duckdb")
+    if given.path:
+        _serve(given.path, given.kind)
         return 0
-    with scratch() as folder, closing(Idle(given.seconds, given.steps, folder)) as bench:
-        rounds(1, {"loop": bench.loop}, script.console)
-        forget(bench.figures)
+    with scratch() as folder:
+        bench = Idle(given.seconds, given.slices, folder)
         rounds(given.rounds, {"loop": bench.loop}, script.console)
         rounds(given.watches, {"idle": bench.watch}, script.console)
-    title = f"{given.seconds:g} s of idling, a loop of {given.steps:,} steps, {given.rounds} rounds"
+    title = f"{given.seconds:g} s of idling, {given.slices} slices of {STEPS:,} steps, {given.rounds} rounds"
     return script.report(given, title, bench.figures, bench.ratios)
 
 

@@ -19,7 +19,7 @@ SMALL = {
     "processes": "--jobs 100 --rounds 1",
     "second": "--jobs 200 --rounds 1",
     "starting": "--rounds 1",
-    "idle": "--seconds 0.1 --watches 1 --steps 10000 --rounds 1",
+    "idle": "--seconds 0.1 --watches 1 --slices 2 --rounds 1",
 }
 
 
