@@ -54,15 +54,18 @@ def succeeded(clock: FakeClock, claim: Claim, result: str = "", **said: object) 
     )
 
 
-def story(store: DuckDBStore, clock: FakeClock) -> None:
-    """Jobs that succeed with and without a word, fail and are tried again, are given back, and are retried by hand."""
+def story(store: DuckDBStore, clock: FakeClock) -> list[Claim]:
+    """Jobs that succeed with and without a word, fail and are tried again, are given back, and are retried by hand.
+
+    Gives all claims.
+    """
     jobs = [
         new_job(clock, f"c{n // 70 % 2}", tries=1 + n // 80, retry=NO_WAIT, priority=-(n // 100))
         for n in range(COUNT)
     ]
     store.insert(jobs)
     first, second = FakeWorker(store, "first", tries=2), FakeWorker(store, "second")
-    mine, yours = first.turn(slots=COUNT // 2).claims, second.turn(slots=COUNT).claims
+    mine, yours = first.take(COUNT // 2 + 10), second.take(COUNT)
     reports = [succeeded(clock, claim, RESULTS[n % 5]) for n, claim in enumerate(mine)]
     reports[7] = succeeded(
         clock, mine[7], logs=(LogChunk("stdout", "said", clock.time()),), progress='{"done":1}'
@@ -76,13 +79,16 @@ def story(store: DuckDBStore, clock: FakeClock) -> None:
         else None
         for n, claim in enumerate(yours)
     ]
-    again = second.turn(
-        *(report or succeeded(clock, claim) for report, claim in zip(failed, yours, strict=True)), slots=COUNT
-    ).claims
+    failed[-1] = Report(yours[-1], ReportKind.RELEASED)
+    second.turn(*(report or succeeded(clock, claim) for report, claim in zip(failed, yours, strict=True)))
+    again = second.take(COUNT)
     second.turn(*(succeeded(clock, claim, "1") for claim in again))
     store.retry(ids(mine[: ALIKE_LEAST + 5]))
     store.cancel(ids(mine[:3]))
-    first.turn(*(succeeded(clock, claim) for claim in first.turn(slots=COUNT).claims))
+    store.insert([new_job(clock) for _ in range(COUNT)])
+    rest = first.take(2 * COUNT)
+    first.turn(*(succeeded(clock, claim, RESULTS[n % 2]) for n, claim in enumerate(rest)))
+    return [*mine, *yours, *again, *rest]
 
 
 def ledger(path: Path) -> list[tuple[object, ...]]:
@@ -102,10 +108,12 @@ def test_the_ledger_is_what_it_is_row_by_row(
         told.clear()
         clock = FakeClock()
         store = DuckDBStore(tmp_path / name, clock=clock.time, ticks=clock.ticks)
-        story(store, clock)
+        claims = story(store, clock)
         check_books(store)
         store.close()
         kept[name] = ledger(tmp_path / name)
+        assert all(claim.max_attempts == (claim.spec.tries or 2) for claim in claims if claim.attempt == 1)
+        assert [row[4:7] for row in kept[name] if row[2] == "claimed"] == [claim[1:4] for claim in claims]
         assert bool(told) == (name == "columns")
     assert kept["columns"] == kept["rows"]
     assert len(kept["rows"]) > 4 * COUNT
@@ -162,6 +170,22 @@ def test_claimed_once_while_it_waits_in_the_journal(
     assert sorted(ids(taken)) == sorted([*ids(jobs), *ids(taken[:: 2 * ALIKE_LEAST + 1])])
     assert {record.state for record in store.get(ids(jobs))} == {State.SUCCEEDED}
     assert told
+    check_books(store)
+
+
+@pytest.mark.usefixtures("still")
+def test_not_pending_while_it_waits_in_the_journal(opened: Opened, clock: FakeClock, told: list[int]) -> None:
+    """Who asks the ledger for pending jobs is not given those whose end only the journal knows."""
+    store = opened()
+    jobs = [new_job(clock) for _ in range(COUNT)]
+    store.insert(jobs)
+    store.query("SELECT 1")
+    worker = FakeWorker(store)
+    claims = worker.turn(slots=COUNT).claims
+    worker.turn(*(succeeded(clock, claim) for claim in claims))
+    assert told == [COUNT, COUNT]
+    # Nothing was folded in, and what is in memory is not asked.
+    assert store._ledger.pending(range(1, COUNT + 1)) == []
     check_books(store)
 
 
