@@ -16,6 +16,7 @@ from nbqueue.stores import inserting, writes
 from nbqueue.stores.alike import ALIKE_LEAST, LONG_DATA, Alike
 from nbqueue.stores.duckdb import DuckDBStore
 from nbqueue.stores.index import limits
+from nbqueue.stores.onlooker import Onlooker
 from nbqueue.testing import FakeClock, FakeWorker, new_job
 from nbqueue.testing.workers import NO_WAIT, check_books, ids
 
@@ -133,6 +134,14 @@ def test_a_death_leaves_all(opened: Opened, clock: FakeClock, tmp_path: Path, to
     for path in tmp_path.glob("jobs.duckdb*"):
         if path.is_file() and path.suffix != ".lock":
             shutil.copy(path, tmp_path / path.name.replace("jobs", "left"))
+    with Onlooker(tmp_path / "left.duckdb") as look:
+        states = look.query(
+            "SELECT state::VARCHAR AS state, count(*) AS n FROM jobs GROUP BY ALL ORDER BY ALL"
+        )
+    assert states.to_dict("list") == {
+        "state": ["running", "succeeded"],
+        "n": [COUNT - COUNT // 2, COUNT // 2],
+    }
     heir = DuckDBStore(tmp_path / "left.duckdb", clock=clock.time, ticks=clock.ticks)
     found = heir.get(ids(jobs))
     assert [record.result for record in found[: COUNT // 2]] == [RESULTS[n % 2] for n in range(COUNT // 2)]
