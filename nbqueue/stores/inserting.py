@@ -7,6 +7,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from nbqueue.stores import heads, schema
+from nbqueue.stores.alike import INSERT_ALIKE
 from nbqueue.stores.blocks import Block
 from nbqueue.stores.live import Row, micros
 from nbqueue.stores.writes import INSERT_TEXTS, Writes, rows_text
@@ -51,8 +52,10 @@ _INSERT_BLOCK = (
 )
 
 
-def write(con: duckdb.DuckDBPyConnection, writes: Writes, texts: Sequence[str] = ()) -> None:
-    """Write these into the tables; ``texts`` are those of the rows, where they are there already."""
+def write(
+    con: duckdb.DuckDBPyConnection, writes: Writes, texts: Sequence[str] = (), alike: Sequence[str] = ()
+) -> None:
+    """Write these into the tables; ``texts`` and ``alike`` are those of the rows, where they are there already."""
     rows = writes.rows
     for number, spec in writes.specs:
         con.execute(
@@ -73,6 +76,8 @@ def write(con: duckdb.DuckDBPyConnection, writes: Writes, texts: Sequence[str] =
     else:
         for at in range(0, len(rows), TEXT_ROWS):
             con.execute(INSERT_TEXTS, [[rows_text(rows[at : at + TEXT_ROWS])]])
+    if alike := alike or [alike.text() for alike in writes.alike]:
+        con.execute(INSERT_ALIKE, [alike])
     for block in writes.blocks:
         _insert_block(con, block)
     if writes.batches:
@@ -115,7 +120,8 @@ def _insert_block(con: duckdb.DuckDBPyConnection, block: Block) -> None:
 
 def is_much(writes: Writes) -> bool:
     """Whether a commit is so large that writing it twice would cost more than a commit of DuckDB's."""
-    return bool(writes.blocks) or len(writes.rows) >= MUCH_ROWS or _size(writes.rows) >= MUCH_SIZE
+    size = _size(writes.rows) + sum(sum(map(len, alike.data)) for alike in writes.alike)
+    return bool(writes.blocks) or writes.count >= MUCH_ROWS or size >= MUCH_SIZE
 
 
 def _size(rows: Sequence[Row]) -> int:

@@ -57,8 +57,15 @@ class _Waiting(NamedTuple):
 
     number: int
     writes: Writes
-    #: Of its rows.
-    text: str
+    #: Of its rows; and of what is alike.
+    rows: str
+    alike: list[str]
+
+    @classmethod
+    def of(cls, number: int, writes: Writes, text: str) -> _Waiting:
+        """Note what was written under a number, and its text."""
+        rows, *rest = text.split("\n")
+        return cls(number, writes, rows, rest[1:])
 
 
 class _Closed:
@@ -136,8 +143,8 @@ class Ledger:
         for number, body in found.frames if found is not None else ():
             text = body.decode()
             writes = Writes.read(text)
-            self._waiting.append(_Waiting(number, writes, text.partition("\n")[0]))
-            self._waiting_rows += len(writes.rows)
+            self._waiting.append(_Waiting.of(number, writes, text))
+            self._waiting_rows += writes.count
         with transaction(con):
             self._fold_waiting()
             # Should the new journal not come to be, this tells that the old one is spent.
@@ -191,9 +198,10 @@ class Ledger:
         if not self._waiting:
             return
         together = Writes()
-        for _, writes, _ in self._waiting:
-            together.extend(writes)
-        self._write(together, [text for _, _, text in self._waiting])
+        for waiting in self._waiting:
+            together.extend(waiting.writes)
+        alike = [line for waiting in self._waiting for line in waiting.alike]
+        self._write(together, [waiting.rows for waiting in self._waiting], alike)
         # In the transaction of the rows: whatever dies when, none is taken twice.
         self._note_folded(self._waiting[-1].number)
 
@@ -231,8 +239,8 @@ class Ledger:
         # Metadata and errors, which are not counted before, may be much as well.
         if journal is not None and is_there and 0 < len(text) <= FOLD_SIZE:
             number = journal.append(text.encode())
-            self._waiting.append(_Waiting(number, writes, text.partition("\n")[0]))
-            self._waiting_rows += len(writes.rows)
+            self._waiting.append(_Waiting.of(number, writes, text))
+            self._waiting_rows += writes.count
         elif not self._waiting and writes.are_rows and len(writes.rows) <= INSERT_ROWS:
             insert_few(self._connection, writes.rows)
             self.unchecked += len(writes.rows)
@@ -240,8 +248,8 @@ class Ledger:
         else:
             self._fold_with(writes)
 
-    def _write(self, writes: Writes, texts: Sequence[str] = ()) -> None:
-        write(self._connection, writes, texts)
+    def _write(self, writes: Writes, texts: Sequence[str] = (), alike: Sequence[str] = ()) -> None:
+        write(self._connection, writes, texts, alike)
 
     def set_paused(self, queue: str, *, paused: bool) -> None:
         """Remember a queue's switch."""
@@ -318,8 +326,9 @@ class Ledger:
     def pending(self, numbers: Sequence[int], longest: int | None = None) -> list[PendingRow]:
         """Those of these jobs that nothing has happened to since their dispatch; none with a longer payload."""
         # Asked in every turn of a long backlog, for which nothing is folded in.
-        waiting = [writes.rows for writes in self._unfolded()]
-        return pending_of(self._connection, waiting, numbers, longest)
+        waiting = self._unfolded()
+        rows, alike = [writes.rows for writes in waiting], [one for writes in waiting for one in writes.alike]
+        return pending_of(self._connection, rows, alike, numbers, longest)
 
     def known(self, ids: Sequence[UUID]) -> set[UUID]:
         """Which of these ids are taken."""
@@ -330,7 +339,7 @@ class Ledger:
         return knows_between(self._sql(), first, last)
 
     def _unfolded(self) -> list[Writes]:
-        return [writes for _, writes, _ in self._waiting]
+        return [waiting.writes for waiting in self._waiting]
 
     def jobs(self, ids: Sequence[UUID]) -> list[LiveJob]:
         """These jobs, wherever they stand."""

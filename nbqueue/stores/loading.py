@@ -14,6 +14,7 @@ from uuid import UUID, SafeUUID
 from nbqueue.jobs import Spec
 from nbqueue.lifecycle import STATE_AFTER, Event, Life
 from nbqueue.stores import schema
+from nbqueue.stores.alike import Alike
 from nbqueue.stores.live import LiveJob, PendingRow, Row
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ _NEW = Life()
 def pending_of(
     con: duckdb.DuckDBPyConnection,
     waiting: Sequence[Sequence[Row]],
+    alike: Sequence[Alike],
     numbers: Sequence[int],
     longest: int | None = None,
 ) -> list[PendingRow]:
@@ -49,12 +51,16 @@ def pending_of(
         Has the ledger.
     waiting : sequence of sequences of rows
         Commits that are not in it yet.
+    alike : sequence of Alike
+        More rows of theirs, none of them a dispatch.
     numbers : sequence of int
         Of the jobs.
     longest : int, optional
         None with a longer payload is given.
     """
-    new, moved = _waiting_of(waiting, set(numbers))
+    wanted = set(numbers)
+    new, moved = _waiting_of(waiting, wanted)
+    moved.update(*[wanted.intersection(one.jobs) for one in alike])
     left = [n for n in numbers if n not in new and n not in moved] if new or moved else numbers
     rows = list(new.values())
     if left:

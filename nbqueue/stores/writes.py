@@ -16,6 +16,7 @@ from uuid import UUID
 from nbqueue.jobs import BatchRecord, Spec
 from nbqueue.retry import RetryPolicy
 from nbqueue.stores import schema
+from nbqueue.stores.alike import ALIKE_LEAST, Alike, encode
 from nbqueue.stores.blocks import Block
 from nbqueue.stores.index import Index
 from nbqueue.stores.live import Row
@@ -24,7 +25,6 @@ __all__ = ["INSERT_TEXTS", "Writes", "rows_text", "spec_of"]
 
 _NAMES = tuple(schema.COLUMNS)
 _UUIDS = frozenset(name for name, kind in schema.COLUMNS.items() if kind == "UUID")
-_encode = json.JSONEncoder(check_circular=False, ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _read(name: str) -> str:
@@ -58,7 +58,7 @@ def rows_text(rows: Sequence[Row]) -> str:
         if column[0] is None and column.count(None) == count:
             continue
         columns[name] = [i and i.hex for i in column] if name in _UUIDS else column
-    return _encode(columns)
+    return encode(columns)
 
 
 def _rows(text: str) -> list[Row]:
@@ -90,6 +90,8 @@ class Writes:
     batches: list[BatchRecord] = field(default_factory=list)
     #: More rows for the ledger, a batch at a time; a journal takes none.
     blocks: list[Block] = field(default_factory=list)
+    #: More rows for the ledger, by columns.
+    alike: list[Alike] = field(default_factory=list)
 
     @classmethod
     def of(cls, index: Index) -> Writes:
@@ -98,25 +100,34 @@ class Writes:
             (number, w.worker_id, w.host, w.pid, w.executor, w.concurrency, round(now * 1e6), w.lease)
             for number, w, now in index.new_workers
         ]
-        writes = cls(index.rows, index.new_specs, index.new_queues, workers, index.new_batches, index.blocks)
+        rows, many = index.rows, []
+        for alike in index.alike:
+            if len(alike) < ALIKE_LEAST:
+                rows += alike.rows()
+            else:
+                many.append(alike)
+        writes = cls(rows, index.new_specs, index.new_queues, workers, index.new_batches, index.blocks, many)
         index.rows, index.new_specs, index.new_queues, index.new_workers = [], [], [], []
-        index.new_batches, index.blocks = [], []
+        index.new_batches, index.blocks, index.alike = [], [], []
         return writes
 
     def __bool__(self) -> bool:
-        return bool(self.rows or self.specs or self.queues or self.workers or self.batches or self.blocks)
+        return bool(self.rows or self.alike or self.blocks or self._is_more)
 
     @property
     def are_rows(self) -> bool:
-        """Whether there are rows, and nothing else."""
-        return bool(self.rows) and not (
-            self.specs or self.queues or self.workers or self.batches or self.blocks
-        )
+        """Whether there are rows, one by one, and nothing else."""
+        return bool(self.rows) and not (self.alike or self.blocks or self._is_more)
+
+    @property
+    def _is_more(self) -> bool:
+        """Whether there is something besides rows."""
+        return bool(self.specs or self.queues or self.workers or self.batches)
 
     @property
     def count(self) -> int:
         """How many rows the ledger takes."""
-        return len(self.rows) + sum(map(len, self.blocks))
+        return len(self.rows) + sum(map(len, self.alike)) + sum(map(len, self.blocks))
 
     def extend(self, other: Writes) -> None:
         """Put another's after these."""
@@ -126,28 +137,42 @@ class Writes:
         self.workers += other.workers
         self.batches += other.batches
         self.blocks += other.blocks
+        self.alike += other.alike
 
     def mend(self) -> bool:
         """Spell out halves of characters, which DuckDB does not take; gives whether there were any."""
-        before, blocks = (self.rows, [block.rows.texts for block in self.blocks]), self.blocks
+        before = self._texts()
         self.rows = [tuple(map(_whole, row)) for row in self.rows]
-        self.blocks = [replace(block, rows=block.rows.with_texts(_whole)) for block in blocks]
-        return before != (self.rows, [block.rows.texts for block in self.blocks])
+        self.blocks = [replace(block, rows=block.rows.with_texts(_whole)) for block in self.blocks]
+        for alike in self.alike:
+            alike.data = list(map(_whole, alike.data))
+        return before != self._texts()
+
+    def _texts(self) -> tuple[list[Any], ...]:
+        return (
+            self.rows,
+            [block.rows.texts for block in self.blocks],
+            [alike.data for alike in self.alike],
+        )
 
     def text(self) -> str:
-        """Give it as one line of JSON for the rows, and one for the rest, if there is any."""
+        """Give it as lines of JSON: rows, what there is besides, what is alike; the first alone if it is all."""
         rows = rows_text(self.rows)
         if self.are_rows:
             return rows
+        alike = [alike.text() for alike in self.alike]
+        return "\n".join([rows, self._more() if self._is_more else "", *alike])
+
+    def _more(self) -> str:
         batches = [asdict(batch) | {"batch_id": batch.batch_id.hex} for batch in self.batches]
         specs = [[number, *spec[:7], spec.retry.to_json()] for number, spec in self.specs]
-        return f"{rows}\n{_encode([specs, self.queues, self.workers, batches])}"
+        return encode([specs, self.queues, self.workers, batches])
 
     @classmethod
     def read(cls, text: str) -> Writes:
         """Give back what ``text`` was made of."""
-        rows, _, rest = text.partition("\n")
-        writes = cls(_rows(rows))
+        rows, rest, *alike = text.split("\n") if "\n" in text else (text, "")
+        writes = cls(_rows(rows), alike=[Alike.read(line) for line in alike])
         if rest:
             specs, queues, workers, batches = json.loads(rest)
             writes.specs = [(row[0], spec_of(row)) for row in specs]

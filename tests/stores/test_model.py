@@ -20,6 +20,7 @@ from nbqueue.lifecycle import Outcome
 from nbqueue.retry import RetryPolicy
 from nbqueue.slots import SlotFile
 from nbqueue.store import Report, ReportKind, Selection
+from nbqueue.stores import writes
 from nbqueue.stores.duckdb import DuckDBStore
 from nbqueue.stores.index import limits
 from nbqueue.stores.memory import MemoryStore
@@ -226,7 +227,15 @@ class StoreAgainstModel(RuleBasedStateMachine):
         assert card.claim
         self.old_claims.append(card.claim)
         self.report(
-            card, Report(card.claim, ReportKind.ENDED, outcome, finished_at=self.clock.time(), error="E")
+            card,
+            Report(
+                card.claim,
+                ReportKind.ENDED,
+                outcome,
+                started_at=self.clock.time(),
+                finished_at=self.clock.time(),
+                error="" if outcome is Outcome.SUCCEEDED else "E",
+            ),
         )
         if outcome is Outcome.SUCCEEDED:
             card.over(State.SUCCEEDED)
@@ -467,12 +476,16 @@ class DurableAgainstModel(StoreAgainstModel):
 
 
 class PagedAgainstModel(DurableAgainstModel):
-    """The same where memory has room for next to nothing: jobs come out of the file, a few ahead of their time."""
+    """The same where memory has room for next to nothing: jobs come out of the file, a few ahead of their time.
+
+    Rows that are alike go by columns, however few.
+    """
 
     def __init__(self) -> None:
         self.patch = pytest.MonkeyPatch()
         for name, value in (("PENDING_KEPT", 1), ("ENDED_KEPT", 1), ("LOAD_AHEAD", 3)):
             self.patch.setattr(limits, name, value)
+        self.patch.setattr(writes, "ALIKE_LEAST", 1)
         super().__init__()
 
     def teardown(self) -> None:

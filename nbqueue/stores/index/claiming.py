@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from nbqueue.jobs import Claim, Spec, State
-from nbqueue.lifecycle import Claimed, advance
+from nbqueue.lifecycle import Claimed, Life, advance
+from nbqueue.stores.alike import Alike
 from nbqueue.stores.index import limits
 from nbqueue.stores.index.moving import Moving
 from nbqueue.stores.lanes import Lane
@@ -53,6 +54,9 @@ class Claiming(Moving):
         worker_id, tries, worker = seat.info.worker_id, seat.info.tries, seat.number
         held, rows, claim_of = seat.claims, self.rows, seat.claim_of
         queue, counts = None, _NO_COUNTS
+        alike: Alike | None = None
+        stood: Life | None = None
+        asked: Spec | None = None
         for number in numbers:
             job = live.get(number)
             if job is None:
@@ -63,9 +67,14 @@ class Claiming(Moving):
                 self.lanes.push(spec, number, number, life.due_at)
                 continue
             fence = self._fence + 1
-            life, event, _, _ = advance(life, _new(Claimed, (fence, tries)), spec, now=now)
+            if life is not stood or spec is not asked:
+                stood, asked = life, spec
+                after, event, _, _ = advance(life, _new(Claimed, (fence, tries)), spec, now=now)
+                state, attempt, base, crashes, _, allowed, due_at, cancelling, is_held = after
             if event is None:
                 continue
+            # Most stand where the one before them stood, so that the same follows but for the fence: 0.4 us for 0.9.
+            life = _new(Life, (state, attempt, base, crashes, fence, allowed, due_at, cancelling, is_held))
             self._fence = fence
             job.life = life
             job.worker = worker_id
@@ -81,11 +90,17 @@ class Claiming(Moving):
                 self.books.move(batch_id, number, _PENDING, _RUNNING)
             seq = self.seq
             self.seq = seq + 1
-            _, attempt, base, crashes, _, allowed, _, _, _ = life
-            rows.append(
-                (seq, now_us, "claimed", number, fence, attempt, base + allowed, base or None, crashes or None,
-                 worker, now_us, None, None, None, None, None, None, None, None, None, None)
-            )  # fmt: skip
+            if base or crashes:
+                alike = None
+                rows.append(
+                    (seq, now_us, "claimed", number, fence, attempt, base + allowed, base or None, crashes or None,
+                     worker, now_us, None, None, None, None, None, None, None, None, None, None)
+                )  # fmt: skip
+            else:
+                if alike is None or attempt != alike.attempt or allowed != alike.max_attempts:
+                    alike = Alike(seq, "claimed", attempt, allowed, worker, fence=fence, at=now_us)
+                    self.alike.append(alike)
+                alike.jobs.append(number)
             claims.append(claim_of(job))
 
     def _hand_again(self, seat: Seat, ids: Sequence[UUID], reserved: list[int]) -> list[Claim]:

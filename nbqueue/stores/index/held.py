@@ -10,6 +10,7 @@ from uuid import UUID
 from nbqueue.jobs import BatchRecord, JobRecord, NewJob, Spec, State
 from nbqueue.lifecycle import Event, Life
 from nbqueue.store import WorkerInfo
+from nbqueue.stores.alike import Alike
 from nbqueue.stores.blocks import Block
 from nbqueue.stores.books import Books
 from nbqueue.stores.index import limits
@@ -73,6 +74,7 @@ class Held:
         self._told: dict[UUID, list[Callable[[JobRecord | None], None]]] = {}
         #: What the next commit writes.
         self.rows: list[Row] = []
+        self.alike: list[Alike] = []
         self.blocks: list[Block] = []
         self.new_specs: list[tuple[int, Spec]] = []
         self.new_queues: list[str] = []
@@ -127,9 +129,13 @@ class Held:
         """Bring pending jobs to life, out of what was read ahead or out of the file; gives those out of the file."""
         ahead = self._ahead
         if ahead:
-            specs, keep = self.specs, self.keep
-            for row in [row for number in numbers if (row := ahead.pop(number, None)) is not None]:
-                keep(job_of(row, specs))
+            specs, live, by_id, take = self.specs, self.live, self._by_id, ahead.pop
+            for number in numbers:
+                row = take(number, None)
+                if row is not None:
+                    # As ``keep`` does, whose call takes 0.2 us.
+                    live[number] = job = job_of(row, specs)
+                    by_id[job.job_id.int] = number
         loaded, rows = self._find_pending(numbers)
         loaded += [job_of(row, self.specs) for row in rows]
         for job in loaded:
