@@ -86,6 +86,8 @@ class Starting:
             "PYTHONPATH": root,
             "IPYTHONDIR": str(self._folder / "ipython"),
             "NBQUEUE_URL": "",
+            # As an installed package has its own: where it is not written, every start compiles what was edited.
+            "PYTHONDONTWRITEBYTECODE": "",
         }
         done = subprocess.run(
             [sys.executable, "-c", script.format(what=what)],

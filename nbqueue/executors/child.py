@@ -282,9 +282,9 @@ class _Worker:
         if any(thread not in self._own and thread.name != _HARMLESS for thread in threading.enumerate()):
             return False
         try:
-            # One that has ended, and that nobody has waited for, must not hide another that goes on.
-            while os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG) is not None:
-                pass
+            # Also where one has ended that nobody has waited for: whoever did it here would take from a ``Popen`` that
+            # the job has kept how it ended, which then says 0; and it may hide another that goes on.
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             return False
         except ChildProcessError:
             return True

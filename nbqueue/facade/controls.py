@@ -77,7 +77,7 @@ class Controls(Looking):
                 record.job_id, spec.command, spec.queue, scheduled_at=at, metadata=metadata, source=self
             )
 
-        return self.live.receipt(record.job_id, make, self)
+        return self.live.receipts.receipt(record.job_id, make, self)
 
     def why(self, id: JobId) -> str:
         """Say in a sentence why a job is not running; "" if it is."""
@@ -140,7 +140,7 @@ class Controls(Looking):
         done = 0
         for at in range(0, len(ids), _AT_ONCE):
             answers = self.store.retry(ids[at : at + _AT_ONCE])
-            self.live.retried(answer.job_id for answer in answers if answer.done)
+            self.live.receipts.retried(answer.job_id for answer in answers if answer.done)
             done += sum(answer.done for answer in answers)
             for answer in answers:
                 if strict and not answer.done:

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from nbqueue.errors import InvalidCommand
 from nbqueue.facade.controls import Controls
-from nbqueue.facade.intake import Prepared, prepare
+from nbqueue.facade.preparing import Prepared, prepare
 from nbqueue.facade.receipt import JobDispatch
 from nbqueue.handlers.handler import Handler
 from nbqueue.jobs import Options
@@ -171,7 +171,7 @@ class Dispatching(Controls):
         prepared = prepare(works, given, queue=queue, default_queue=self.config.default_queue, now=now)
         receipts = [item.receipt(self, now) for item in prepared]
         for receipt in receipts:
-            self.live.keep(receipt)
+            self.live.receipts.keep(receipt)
         return prepared, receipts
 
     def admit(self, work: Iterable[tuple[Handler | None, str]]) -> None:

@@ -237,7 +237,7 @@ class QueueManager(Forming, Batching):
             key=load_secret,
             dispatcher=self,
             live_call=self.live.call,
-            on_value=self.live.on_value,
+            on_value=self.live.receipts.on_value,
             on_unstored=self.live.on_unstored,
         )
 

@@ -125,7 +125,7 @@ class Opened:
 
     def follow(self) -> None:
         """Have the ends of jobs told to the receipts that somebody holds."""
-        self.live.follow()
+        self.live.receipts.follow()
 
     def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call this when it closes, at once if it has; gives a way to stop that."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from nbqueue.cli.commands import Command, job_options, to_options
+from nbqueue.cli.parsing import Command, job_options, to_options
 from nbqueue.facade.cells import Cell, dispatch_cell, served_here
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
-from nbqueue.cli.commands import STATES
+from nbqueue.cli.parsing import STATES
 from nbqueue.errors import NbqueueError
 from nbqueue.facade import completing as facade
 from nbqueue.facade.manager import QueueManager, latest

@@ -7,19 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nbqueue.cli import doctoring, terminal
-from nbqueue.cli.commands import (
-    TIME,
-    Group,
-    PassesOn,
-    cancelled,
-    dispatch_options,
-    filter_options,
-    left_alone,
-    names_of,
-    pruned,
-    retried,
-    to_work,
-)
+from nbqueue.cli.parsing import TIME, Group, PassesOn, dispatch_options, filter_options, names_of, to_work
+from nbqueue.cli.verbs import cancelled, left_alone, pruned, retried
 from nbqueue.jobs import State
 
 if TYPE_CHECKING:

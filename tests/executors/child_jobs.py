@@ -185,6 +185,24 @@ def leave_running_beside_one_that_ended(path: str) -> None:
     leave_running(path)
 
 
+#: What a job has kept for later ones of its process.
+kept: list[subprocess.Popen[bytes]] = []
+
+
+def keep_program(wait: bool) -> int:
+    other = subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(7)"])
+    # It has ended in any case.
+    os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+    if wait:
+        other.wait()
+    kept.append(other)
+    return os.getpid()
+
+
+def ask_program() -> tuple[int, list[int | None]]:
+    return os.getpid(), [other.poll() for other in kept]
+
+
 def leave_thread() -> None:
     threading.Thread(
         target=lambda: [print("late") or time.sleep(0.01) for _ in range(200)], daemon=True
@@ -349,6 +367,8 @@ CHILD_JOBS = {
             burn,
             fork,
             leave_running,
+            keep_program,
+            ask_program,
             leave_thread,
             where,
             wander,

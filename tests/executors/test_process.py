@@ -542,6 +542,15 @@ def test_what_a_job_leaves_running_ends_with_it(bench: Callable[..., Bench], tmp
     wait_gone(int(path.read_text()))
 
 
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_program_ends_as_it_has_ended(bench: Callable[..., Bench], wait: bool) -> None:
+    """Nobody but the job takes note of how its program ended; with one that was not asked its process goes, too."""
+    one = bench()
+    before = value(one.run("keep_program", wait))
+    pid, statuses = value(one.run("ask_program"))
+    assert (pid == before, statuses) == ((True, [7]) if wait else (False, []))
+
+
 @pytest.mark.parametrize("how", ["environment", "umask", "streams", "stdout", "another stdout", "alarm"])
 def test_what_a_job_spoils_is_not_the_next_ones(bench: Callable[..., Bench], how: str) -> None:
     """A job has the environment of the parent, its output and its time, whatever the one before it has done to them."""

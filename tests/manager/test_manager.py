@@ -17,9 +17,10 @@ import pytest
 
 import nbqueue as nbq
 from nbqueue import payload
-from nbqueue.facade import controls, intake
+from nbqueue.facade import controls
 from nbqueue.handlers.handler import Handler
 from nbqueue.handlers.registry import Call, registry
+from nbqueue.secret import load_secret
 from nbqueue.store import Selection
 from nbqueue.stores.duckdb import DuckDBStore
 from nbqueue.stores.journal import Journal
@@ -441,7 +442,7 @@ def test_a_notebooks_function_is_stored_by_value_once(
         packed.append(context)
         return pack(function, key=key, context=context)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(intake.payload, "pack_code", count)
+    monkeypatch.setattr(payload, "pack_code", count)
 
     def double(x: int) -> int:
         return 2 * x
@@ -464,7 +465,7 @@ def test_a_notebooks_function_is_stored_by_value_once(
     assert packed == [code, calls[1].code]
     blob = queues.store.get_code(code)
     assert blob is not None
-    assert payload.unpack_code(blob, key=intake.load_secret(), context=code)(21) == 42
+    assert payload.unpack_code(blob, key=load_secret(), context=code)(21) == 42
     assert queues.store.get_code(calls[1].code) is None
 
 

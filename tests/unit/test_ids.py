@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbqueue.facade.intake import new_ids, packed_ids
+from nbqueue.facade.ids import new_ids, packed_ids
 from nbqueue.ids import JobIds, new_job_ids, new_packed_ids
 
 NOW = 1_700_000_000.0

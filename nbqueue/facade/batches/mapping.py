@@ -13,7 +13,9 @@ from nbqueue.facade.batches import accessor
 from nbqueue.facade.batches.batch import Batch
 from nbqueue.facade.batches.tables import Arguments, Table, label_text, read_table
 from nbqueue.facade.dispatching import Dispatching
-from nbqueue.facade.intake import Calls, encode_arguments, new_ids, packed_ids, prepare, specs_of
+from nbqueue.facade.ids import new_ids, packed_ids
+from nbqueue.facade.intake import Calls
+from nbqueue.facade.preparing import encode_arguments, prepare, specs_of
 from nbqueue.handlers.definitions import ClassHandler, check_call, check_keywords
 from nbqueue.handlers.handler import Handler
 from nbqueue.handlers.registry import Call, to_call, to_mapped
