@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["EVENTS_SINCE", "FAILED_WITH", "Claim", "Ended", "Failed", "News", "Seen", "read"]
+__all__ = ["EVENTS_SINCE", "FAILED_WITH", "Claims", "Ended", "Failed", "News", "Seen", "read"]
 
 _SILENT = (Event.LOG, Event.OUTPUT, Event.USAGE, Event.STALE)
 _TOLD = tuple(event for event in Event if event not in _SILENT)
@@ -41,7 +41,7 @@ EVENTS_SINCE = f"""
     SELECT seq, job AS number, happened_us // 1000 AS at, coalesce(worker, -1) AS worker,
            coalesce(enum_code(TRY_CAST(event AS ENUM{texts(_TOLD)})), {_UNKNOWN}) AS code,
            {FAILED_WITH} AS fingerprint
-    FROM ledger WHERE seq > ? AND {" AND ".join(f"event <> '{event}'" for event in _SILENT)} ORDER BY seq
+    FROM ledger WHERE seq > ? AND seq <= ? AND {" AND ".join(f"event <> '{event}'" for event in _SILENT)} ORDER BY seq
 """
 
 
@@ -56,12 +56,13 @@ class Seen(NamedTuple):
     numbers: range = range(0)
 
 
-class Claim(NamedTuple):
-    """Who has a job."""
+class Claims(NamedTuple):
+    """Who has which jobs: columns, since tiny jobs are claimed by thousands."""
 
+    numbers: Sequence[int] = ()
     #: Milliseconds since the epoch.
-    since: int
-    worker: str
+    since: Sequence[int] = ()
+    workers: Sequence[str] = ()
 
 
 class Failed(NamedTuple):
@@ -93,7 +94,7 @@ class News(NamedTuple):
     #: Those of them that are new, rising.
     dispatched: tuple[int, ...] = ()
     #: Those that run now, and those that do not (any more).
-    running: tuple[tuple[int, Claim], ...] = ()
+    running: Claims = Claims()
     resting: tuple[int, ...] = ()
     #: In order.
     ended: Ended = Ended()
@@ -139,12 +140,7 @@ def read(found: pd.DataFrame, since: Seen, workers: Callable[[Collection[int]], 
         Seen(int(found["seq"].iloc[-1]), since.jobs + len(dispatched)),
         tuple(np.unique(numbers).tolist()),
         tuple(dispatched.tolist()),
-        tuple(
-            (number, Claim(when, ids.get(one, "")))
-            for number, when, one in zip(
-                claimed[begun].tolist(), at[claims[last][begun]].tolist(), who, strict=True
-            )
-        ),
+        Claims(claimed[begun].tolist(), at[claims[last][begun]].tolist(), [ids.get(one, "") for one in who]),
         tuple(moved[~runs].tolist()),
         Ended(numbers[ends].tolist(), at[ends].tolist(), [_WORDS[code] for code in codes[ends].tolist()]),
         tuple(map(Failed, numbers[fails].tolist(), at[fails].tolist(), fingerprints)),
