@@ -29,10 +29,18 @@ class Moment(NamedTuple):
     latest: bool = True
 
 
-def moment_of(store: Store) -> Moment | None:
-    """Give how a store stands by one turn of its writer; None where that cannot be had."""
+def moment_of(store: Store, after: int) -> Moment | None:
+    """Give how a store stands by one turn of its writer; None where that cannot be had.
+
+    Parameters
+    ----------
+    store : Store
+        Which.
+    after : int
+        The number of an event that whoever asks has seen: it is not shown how it stood before.
+    """
     ask = getattr(store, "moment", None)
-    found: Moment | None = None if ask is None else ask()
+    found: Moment | None = None if ask is None else ask(after)
     return found
 
 

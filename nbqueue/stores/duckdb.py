@@ -504,13 +504,20 @@ class DuckDBStore(IndexStore):
         with self._reading("query"):
             return super().query(sql, params, frames)
 
-    def moment(self) -> Moment:
-        """Give how it stands now, in one turn; while jobs run by thousands, how it stood a moment ago, without one."""
+    def moment(self, after: int = 0) -> Moment:
+        """Give how it stands now, in one turn; while jobs run by thousands, how it stood a moment ago, without one.
+
+        Not how it stood before the event ``after``: whoever has seen that would see jobs go.
+        """
         now, folded = time.monotonic(), self._folded
         self._looked_until = now + LOOK_SECONDS
-        if folded is not None and now < folded[0] and any(s.claims for s in list(self._index.seats.values())):
+        if folded is not None and now < folded[0] and folded[1].seq >= after and self._runs():
             return folded[1]
         return super().moment()
+
+    def _runs(self) -> bool:
+        """Whether somebody holds claims on jobs; in a fork nobody is told anything but why."""
+        return os.getpid() == self._pid and any(seat.claims for seat in list(self._index.seats.values()))
 
     def _note_folded(self, index: Index) -> None:
         """Remember how it stands where all of it is in the tables, as long as somebody looks at it."""

@@ -378,7 +378,7 @@ class IndexStore:
     def _workers(index: Index) -> list[WorkerInfo]:
         return [seat.info for seat in index.seats.values() if not seat.away]
 
-    def moment(self) -> Moment:
+    def moment(self, _after: int = 0) -> Moment:
         """Give how it stands now, all in one turn, after which ``read`` knows all that has happened."""
 
         def verb(index: Index) -> Moment:

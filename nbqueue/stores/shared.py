@@ -243,10 +243,10 @@ class SharedStore(Verbs):
         owned = self._owned
         return owned is not None and self._role.ready is owned and owned.insert_soon(jobs, tell)
 
-    def moment(self) -> Moment | None:
+    def moment(self, after: int = 0) -> Moment | None:
         """Have this process's own store say how it stands, in one turn; another's cannot be asked so."""
         owned = self._owned
-        return owned.moment() if owned is not None and self._role.ready is owned else None
+        return owned.moment(after) if owned is not None and self._role.ready is owned else None
 
     def read(self, sql: str, params: Sequence[object] = ()) -> pd.DataFrame:
         """Run one SELECT of nbqueue's own, in this process without a turn."""

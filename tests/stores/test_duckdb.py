@@ -1063,6 +1063,8 @@ def test_a_moment_while_thousands_of_jobs_run(tmp_path: Path, monkeypatch: pytes
     found = store.moment()
     assert (found.latest, found.queues[0].counts[State.PENDING]) == (False, 5_000)
     assert len(store.read("SELECT seq FROM ledger WHERE seq <= ?", (found.seq,))) == 5_000
+    # Who has seen more is not shown less.
+    assert store.moment(found.seq + 1).latest
     worker.end(claim)
     found = store.moment()
     assert (found.latest, found.queues[0].counts[State.SUCCEEDED]) == (True, 1)

@@ -140,7 +140,7 @@ class Following:
 
     def look(self, since: Seen) -> Look:
         """Give what has happened since, and how queues and workers stand then."""
-        moment = moment_of(self._queues.store)
+        moment = moment_of(self._queues.store, since.seq)
         if moment is None:
             # In this order: what happens in between is counted, and told with the next news.
             return Look(self.news(since), self._queues.queues(), self._queues.workers())
