@@ -24,6 +24,7 @@ from nbqueue.errors import DispatchFailed, NbqueueError, QueueError, QueueUnavai
 from nbqueue.jobs import Claim, NewJob
 from nbqueue.store import Capability, Selection
 from nbqueue.stores import opening
+from nbqueue.stores.asking import Moment
 from nbqueue.stores.engine import IndexStore
 from nbqueue.stores.handover import Bell, Op, Tell, finish
 from nbqueue.stores.index import Index
@@ -52,6 +53,11 @@ CHECKPOINT_PAUSE = 0.5
 IDLE_SECONDS = 2.0
 #: What waits in the journal is folded in as soon as so many seconds pass without a verb.
 FOLD_SECONDS = 0.25
+#: Where so many rows came into the tables at once, who looks is shown how it stood then, for so many seconds: jobs run
+#: by thousands, and a turn takes 10 to 90 ms.
+STORM_ROWS, RECENT_SECONDS = 1_000, 0.5
+#: Who has looked looks again within so many seconds, if at all.
+LOOK_SECONDS = 2.0
 #: Seconds between tries to open a file again that could not be.
 RETRY_SECONDS = 0.5
 #: Workers are looked after this often, though nobody asks for anything.
@@ -115,6 +121,10 @@ class DuckDBStore(IndexStore):
         self._broken: str = ""
         self._ailing: str = ""
         self._try_at = self._checkpoint_from = 0.0
+        #: How it stood when so much had been done that all of it was brought into the tables; until when that is shown.
+        self._folded: tuple[float, Moment] | None = None
+        #: Until when somebody may want to know that.
+        self._looked_until = 0.0
         self._looked_at = 0
         #: Which verb of the batch is at work, and how many before it are on disk.
         self._at = self._kept = 0
@@ -247,8 +257,8 @@ class DuckDBStore(IndexStore):
                 batch.clear()  # it may be a million rows, and the next verb a long time off
             if self._stopping and not inbox:
                 break
-            if self._ledger.is_full:
-                self._fold_in()
+            if self._ledger.is_full and self._fold_in():
+                self._note_folded(self._index)
             if self._is_log_long():
                 self._checkpoint()
 
@@ -324,8 +334,12 @@ class DuckDBStore(IndexStore):
             self._ask(index, batch)
             self._at = len(batch)
             handed = self._fill_open_slots(index)
+            before = self._ledger.unchecked
             self._keep(index)
+            if self._ledger.unchecked - before >= STORM_ROWS:
+                self._note_folded(index)
         except Exception as error:  # noqa: BLE001 - every caller is told
+            self._folded = None
             self._reopen(batch, error)
             return
         self._hand_out(handed, index.take_calls())
@@ -489,6 +503,32 @@ class DuckDBStore(IndexStore):
         """Run one read-only SELECT over the views and the given frames."""
         with self._reading("query"):
             return super().query(sql, params, frames)
+
+    def moment(self, after: int = 0) -> Moment:
+        """Give how it stands now, in one turn; while jobs run by thousands, how it stood a moment ago, without one.
+
+        Not how it stood before the event ``after``: whoever has seen that would see jobs go.
+        """
+        now, folded = time.monotonic(), self._folded
+        self._looked_until = now + LOOK_SECONDS
+        if folded is not None and now < folded[0] and folded[1].seq >= after and self._runs():
+            return folded[1]
+        return super().moment()
+
+    def _runs(self) -> bool:
+        """Whether somebody holds claims on jobs; in a fork nobody is told anything but why."""
+        return os.getpid() == self._pid and any(seat.claims for seat in list(self._index.seats.values()))
+
+    def _note_folded(self, index: Index) -> None:
+        """Remember how it stands where all of it is in the tables, as long as somebody looks at it."""
+        now = time.monotonic()
+        if now < self._looked_until and not self._ledger.waiting:
+            self._folded = now + RECENT_SECONDS, self._moment(index)._replace(latest=False)
+
+    def read(self, sql: str, params: Sequence[object] = ()) -> pd.DataFrame:
+        """Run one SELECT of nbqueue's own on what was written out last, without a turn."""
+        with self._reading("query"):
+            return super().read(sql, params)
 
     def find(self, selection: Selection) -> list[UUID]:
         """Give the ids of the jobs selected, oldest first, while other verbs are answered."""

@@ -33,6 +33,7 @@ from nbqueue.store import (
     Turn,
     WorkerInfo,
 )
+from nbqueue.stores.asking import Moment
 from nbqueue.stores.batching import put_batch
 from nbqueue.stores.index import Index
 from nbqueue.stores.ledger import Ledger
@@ -359,20 +360,37 @@ class IndexStore:
 
     def queues(self) -> list[QueueInfo]:
         """Every queue, by name."""
+        return self._run(lambda index: self._queues(index, index.waiting(self._clock())))
 
-        def verb(index: Index) -> list[QueueInfo]:
-            waiting = index.waiting(self._clock())
-            return [
-                # A clock that was set back makes a wait of what was due, which nobody has counted yet.
-                QueueInfo(name, q.paused, dict(q.counts), max(0, min(waiting[name], q.counts[State.PENDING])))
-                for name, q in sorted(index.queues.items())
-            ]
-
-        return self._run(verb)
+    @staticmethod
+    def _queues(index: Index, waiting: Mapping[str, int]) -> list[QueueInfo]:
+        return [
+            # A clock that was set back makes a wait of what was due, which nobody has counted yet.
+            QueueInfo(name, q.paused, dict(q.counts), max(0, min(waiting[name], q.counts[State.PENDING])))
+            for name, q in sorted(index.queues.items())
+        ]
 
     def workers(self) -> list[WorkerInfo]:
         """The workers that are here now."""
-        return self._run(lambda index: [seat.info for seat in index.seats.values() if not seat.away])
+        return self._run(self._workers)
+
+    @staticmethod
+    def _workers(index: Index) -> list[WorkerInfo]:
+        return [seat.info for seat in index.seats.values() if not seat.away]
+
+    def moment(self, _after: int = 0) -> Moment:
+        """Give how it stands now, all in one turn, after which ``read`` knows all that has happened."""
+
+        def verb(index: Index) -> Moment:
+            self._write_out(index)
+            index.waiting(self._clock())
+            return self._moment(index)
+
+        return self._run(verb)
+
+    def _moment(self, index: Index) -> Moment:
+        # What has come due since somebody asked waits on: to let it go is not for who only looks.
+        return Moment(self._queues(index, index.lanes.waiting), self._workers(index), index.seq - 1)
 
     def query(
         self, sql: str, params: Sequence[object] = (), frames: Mapping[str, pd.DataFrame] | None = None
@@ -380,6 +398,10 @@ class IndexStore:
         """Run one read-only SELECT over the views and the given frames."""
         self._run(self._write_out)
         return self._ledger.query(sql, params, frames or {})
+
+    def read(self, sql: str, params: Sequence[object] = ()) -> pd.DataFrame:
+        """Run one SELECT of nbqueue's own on what was written out last, without a turn."""
+        return self._ledger.read(sql, params)
 
     def close(self) -> None:
         """Let go of everything."""

@@ -28,7 +28,7 @@ from nbqueue.stores.leftover import left_in
 from nbqueue.stores.live import LiveJob, Numbers, PendingRow, micros
 from nbqueue.stores.loading import pending_of
 from nbqueue.stores.pruning import Gone, Pruning
-from nbqueue.stores.reader import first_line, run_query
+from nbqueue.stores.reader import first_line, run_own, run_query
 from nbqueue.stores.recall import closings_of, jobs_of, known_of, knows_between, lines_of
 from nbqueue.stores.repeats import Closing, Line
 from nbqueue.stores.restoring import Recovered, restore
@@ -384,6 +384,11 @@ class Ledger:
         """Run one SELECT on a cursor of its own."""
         with self._broken_off("a query"), self.cursor() as cursor:
             return run_query(cursor, sql, params, frames)
+
+    def read(self, sql: str, params: Sequence[object]) -> pd.DataFrame:
+        """Run one SELECT of nbqueue's own on a cursor of its own."""
+        with self._broken_off("a query"), self.cursor() as cursor:
+            return run_own(cursor, sql, params)
 
     def find(self, selection: Selection) -> list[UUID]:
         """The ids of the jobs selected, oldest first, out of what is folded in; on a cursor of its own."""

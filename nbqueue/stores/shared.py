@@ -13,12 +13,13 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from nbqueue.errors import NbqueueError, QueueError, QueueUnavailable
 from nbqueue.jobs import Claim, JobRecord, NewJob
 from nbqueue.store import Answer, Handlers, Report, Store, Turn, WorkerInfo
+from nbqueue.stores.asking import Moment
 from nbqueue.stores.duckdb import DuckDBStore
 from nbqueue.stores.engine import Interruption
 from nbqueue.stores.handover import Tell
@@ -37,6 +38,9 @@ from nbqueue.stores.sharing.registration import (
 from nbqueue.stores.sharing.server import Server, channel_key
 from nbqueue.stores.sharing.succession import FileGoneError, Role, Succession
 from nbqueue.stores.sharing.verbs import Verbs
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["SharedStore"]
 
@@ -238,6 +242,18 @@ class SharedStore(Verbs):
         """Have this process's own store take new jobs while nobody waits; another's is asked by a thread."""
         owned = self._owned
         return owned is not None and self._role.ready is owned and owned.insert_soon(jobs, tell)
+
+    def moment(self, after: int = 0) -> Moment | None:
+        """Have this process's own store say how it stands, in one turn; another's cannot be asked so."""
+        owned = self._owned
+        return owned.moment(after) if owned is not None and self._role.ready is owned else None
+
+    def read(self, sql: str, params: Sequence[object] = ()) -> pd.DataFrame:
+        """Run one SELECT of nbqueue's own, in this process without a turn."""
+        owned = self._owned
+        if owned is not None and self._role.ready is owned:
+            return owned.read(sql, params)
+        return self.query(sql, params)
 
     def cancel(self, ids: Sequence[UUID], *, again: bool = False) -> list[Answer]:
         """Cancel pending jobs, ask running ones to stop."""

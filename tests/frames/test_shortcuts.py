@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from nbqueue import frames
 from nbqueue.errors import QueueError
+from nbqueue.facade.watching.closeup import ROW
 from nbqueue.facade.watching.filtering import JobFilter
 from nbqueue.facade.watching.following import Following
 from nbqueue.frames import columns, summaries
@@ -177,13 +179,26 @@ def test_what_runs_and_all_numbers(seed: int, steps: int, limit: int) -> None:
             " ORDER BY number"
         )
         found = following.running(seen, len(view))
-        names = following.names(found)
-        assert [[number, *claim, *names[number]] for number, claim in sorted(found.items())] == plain(view)
+        names = following.names(found.numbers)
+        assert [[*claim, *names[claim[0]]] for claim in sorted(zip(*found, strict=True))] == plain(view)
         numbers = story.query("SELECT number FROM jobs ORDER BY number")["number"].tolist()
         assert following.matching(JobFilter()).tolist() == numbers
         assert seen.jobs == len(numbers)
         if seen.numbers:
             assert [*seen.numbers] == numbers
+
+
+@few
+@stories
+def test_rows_are_those_of_the_view(seed: int, steps: int, limit: int) -> None:
+    """Jobs folded from their events are what the view says of them, whatever happened to them, some of them or all."""
+    with told(seed, 4 * steps) as story:
+        story.job(story.at, due=10**9)
+        view = story.query(f"SELECT number, to_json({{{ROW}}})::VARCHAR AS row FROM jobs ORDER BY number")
+        rows = dict(zip(view["number"].tolist(), map(json.loads, view["row"]), strict=True))
+        following = Following(story)  # type: ignore[arg-type]
+        for wanted in (range(len(story.ids)), range(0, len(story.ids), 1 + limit)):
+            assert following.rows(wanted) == {number: rows[number] for number in wanted if number in rows}
 
 
 @few

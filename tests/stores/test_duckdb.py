@@ -1047,3 +1047,26 @@ def test_readers_and_the_writer_do_not_meet(tmp_path: Path) -> None:
     writer.join()
     store.close()
     assert errors == []
+
+
+def test_a_moment_while_thousands_of_jobs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks while jobs run by thousands takes no turn, and can read all that it is told of; later it takes one."""
+    monkeypatch.setattr("nbqueue.stores.duckdb.RECENT_SECONDS", 3600.0)
+    monkeypatch.setattr("nbqueue.stores.duckdb.LOOK_SECONDS", 3600.0)
+    clock = FakeClock()
+    store = DuckDBStore(tmp_path / "jobs.duckdb", clock=clock.time)
+    worker = FakeWorker(store)
+    worker.join()
+    assert store.moment().latest
+    store.insert([new_job(clock) for _ in range(5_000)])
+    (claim,) = worker.take(1)
+    found = store.moment()
+    assert (found.latest, found.queues[0].counts[State.PENDING]) == (False, 5_000)
+    assert len(store.read("SELECT seq FROM ledger WHERE seq <= ?", (found.seq,))) == 5_000
+    # Who has seen more is not shown less.
+    assert store.moment(found.seq + 1).latest
+    worker.end(claim)
+    found = store.moment()
+    assert (found.latest, found.queues[0].counts[State.SUCCEEDED]) == (True, 1)
+    assert store.read("SELECT max(seq) AS seq FROM ledger")["seq"].tolist() == [found.seq]
+    store.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from nbqueue import QueuedCommand, QueueManager
+from nbqueue import QueuedCommand, QueueManager, connect, job
 from nbqueue.errors import QueueError
 from nbqueue.facade.watching.filtering import JobFilter
 from nbqueue.facade.watching.following import Following
@@ -21,8 +23,13 @@ from nbqueue.store import LogChunk, ReportKind
 from nbqueue.testing import FakeClock, memory_manager
 from nbqueue.testing.workers import FakeWorker
 from nbqueue.widgets.panel.feed import Feed
-from nbqueue.widgets.panel.table import Looked
+from nbqueue.widgets.panel.table import SIZE, Looked
 from tests.widgets.front import patched
+
+
+@job
+def nothing() -> None:
+    """Run by thousands."""
 
 
 class Scene:
@@ -213,7 +220,7 @@ def test_failures_come_while_things_happen(scene: Scene, monkeypatch: pytest.Mon
     assert found == [0, 0, 0, 1, 1, 1]
 
 
-@pytest.mark.parametrize("where", ["queues", "workers", "rows", "names"])
+@pytest.mark.parametrize("where", ["look", "rows", "names", "handlers"])
 def test_refresh_that_fails_loses_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """After a refresh that failed, wherever it was, the next shows what somebody sees who looks for the first time."""
     scene.dispatch()
@@ -226,7 +233,7 @@ def test_refresh_that_fails_loses_nothing(scene: Scene, monkeypatch: pytest.Monk
         raise QueueError("a moment's trouble")
 
     with monkeypatch.context() as trouble:
-        trouble.setattr(Following if where in {"rows", "names"} else QueueManager, where, fails)
+        trouble.setattr(QueueManager if where == "handlers" else Following, where, fails)
         with pytest.raises(QueueError):
             scene.refresh()
     scene.refresh()
@@ -345,6 +352,63 @@ def test_delayed_job_is_looked_at_when_it_is_due(scene: Scene) -> None:
     (row,) = scene.seen["jobs"]["rows"].values()
     # The views read the machine's clock, which is years after this one.
     assert row["scheduled"] - row["dispatched"] == due * 1000
+
+
+def test_due_jobs_leave_the_filter_beyond_the_page() -> None:
+    """Of the jobs that wait for their time, those that are not shown go out of the total as well when it has come."""
+    with memory_manager() as queues:
+        for _ in range(3):
+            queues.dispatch(QueuedCommand("later").with_delay(1.0))
+        feed = Feed(queues, Looked(JobFilter(states=("scheduled",)), size=1))
+        found = {feed.state.get("jobs.total")}
+        over = time.monotonic() + 20
+        while feed.state.get("jobs.total") and time.monotonic() < over:
+            time.sleep(feed.refresh() or 0.0)
+            found.add(feed.state.get("jobs.total"))
+        assert found >= {3, 0}
+
+
+def test_what_was_claimed_ahead_does_not_run(scene: Scene) -> None:
+    """A worker shows no more running jobs than it has slots: those that it claimed first."""
+    ids = [str(scene.dispatch(0)) for _ in range(5)]
+    slots = scene.queues.workers()[0].concurrency
+    scene.take(slots)
+    scene.clock.advance(1)
+    scene.take(slots + 2)
+    scene.refresh()
+    (worker,) = scene.seen["workers"]
+    assert [job["id"] for job in worker["running"]] == ids[:slots]
+    assert sum(queue["running"] for queue in scene.seen["queues"]) == slots + 2
+
+
+def test_a_storm_is_shown_to_its_end(tmp_path: Path) -> None:
+    """A look while thousands of jobs run may show how it stood before; the first one after them shows what is."""
+    with connect(tmp_path / "jobs.duckdb") as queues, queues.worker(concurrency=2) as worker:
+        feed = Feed(queues)
+        for _ in range(2):
+            queues.dispatch_many([nothing.call()] * 5_000)
+            for _ in range(3):
+                feed.refresh()
+        worker.drain(60)
+        feed.refresh()
+        feed.state.take(now=0)
+        shown = feed.state.snapshot()
+        frame = queues.jobs(limit=SIZE)
+        assert shown["jobs"]["order"] == frame["job_id"].tolist()
+        assert {row["state"] for row in shown["jobs"]["rows"].values()} == {"succeeded"}
+        assert (shown["jobs"]["total"], shown["queues"][0]["succeeded"]) == (10_000, 10_000)
+        assert sum(shown["series"]["succeeded"]) == 10_000
+
+
+def test_what_is_not_known_yet_is_not_drawn(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the minutes before were read, the charts begin where somebody began to look, instead of a flat line."""
+    scene.dispatch()
+    for name, less in {"panel.feed._SHORT": 0, "panel.past.PIECE": 1}.items():
+        monkeypatch.setattr(f"nbqueue.widgets.{name}", less)
+    scene.clock.advance(60)
+    scene.feed = scene.look()
+    series = scene.feed.state.snapshot()["series"]
+    assert (series["pending"], series["start"]) == ([1], round(scene.clock.time()) // 10 * 10_000)
 
 
 def test_detail_has_everything_and_follows(scene: Scene) -> None:

@@ -323,7 +323,7 @@ def test_failed_refresh_is_told_and_made_up_for(
         raise error
 
     with monkeypatch.context() as trouble:
-        trouble.setattr(QueueManager, "workers", fails)
+        trouble.setattr(QueueManager, "handlers", fails)
         job_id = dispatch(seat.queues)
         seat.step()
         notice = seat.seen()["notice"]

@@ -7,9 +7,19 @@ from typing import Any
 from uuid import UUID
 
 from nbqueue.facade.looking import Looking
-from nbqueue.facade.watching.following import ROW
+from nbqueue.facade.watching.folding import TEXT
 
-__all__ = ["Closeup"]
+__all__ = ["ROW", "Closeup"]
+
+#: A job as plain values, as the fields of a STRUCT over the view ``jobs``.
+ROW = f"""
+    id: job_id::VARCHAR, command: command, queue: queue, state: state::VARCHAR, status: status::VARCHAR,
+    attempt: attempt, max_attempts: max_attempts, priority: priority,
+    dispatched: epoch_ms(dispatched_at), scheduled: epoch_ms(scheduled_at),
+    started: epoch_ms(started_at), finished: epoch_ms(finished_at), wait: wait_seconds, run: run_seconds,
+    error: left(error, {TEXT}), fingerprint: fingerprint, progress: progress, worker: worker,
+    arguments: left(arguments, {TEXT}), batch: batch_id::VARCHAR, origin: origin, code: code
+"""
 
 
 class Closeup:

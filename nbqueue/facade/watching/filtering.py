@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from nbqueue.facade.selecting import pick
 from nbqueue.stores.selecting import conditions, texts
 
-__all__ = ["JobFilter"]
+__all__ = ["WAITING", "JobFilter"]
+
+#: Statuses of a job that only waits for its time.
+WAITING = frozenset(("scheduled", "retrying"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,11 @@ class JobFilter:
     def everything(self) -> bool:
         """Whether it narrows nothing."""
         return self == JobFilter()
+
+    @property
+    def timed(self) -> bool:
+        """Whether time alone takes jobs out of it: they wait no longer."""
+        return not WAITING.isdisjoint(self.states)
 
     def condition(self) -> tuple[str, list[object]]:
         """Give it as SQL over the view ``jobs``, with its parameters.

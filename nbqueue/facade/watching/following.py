@@ -7,60 +7,56 @@ they are dispatched, and DuckDB reads only the stretch that is asked for.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbqueue.facade.looking import Looking
 from nbqueue.facade.watching.filtering import JobFilter
-from nbqueue.facade.watching.news import EVENTS_SINCE, FAILED_WITH, Claim, News, Seen, read
+from nbqueue.facade.watching.folding import EVENTS_OF, EVENTS_OF_SOME, SPECS, Kind, folded
+from nbqueue.facade.watching.news import EVENTS_SINCE, FAILED_WITH, Claims, News, Seen, read
 from nbqueue.frames.stretches import PENDING_STEP, RUNNING_STEP
 from nbqueue.handlers.handler import main_origin
 from nbqueue.handlers.registry import registry
 from nbqueue.jobs import Spec
-from nbqueue.lifecycle import STATE_AFTER
+from nbqueue.lifecycle import STATE_AFTER, Event
 from nbqueue.shortcuts import OPEN_CLAIMS
+from nbqueue.store import QueueInfo, WorkerInfo
+from nbqueue.stores.asking import moment_of, read_from
 from nbqueue.stores.selecting import texts
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["ROW", "Following", "Stretch"]
+__all__ = ["Following", "Look", "Stretch"]
 
 #: Numbers that lie closer than this are read in one stretch.
 _NEAR = 5_000
 #: More stretches than this are read as one.
 _STRETCHES = 3
-#: Of an argument's text, so many characters are read.
-_TEXT = 4_000
-
-#: A job as plain values, as the fields of a STRUCT over the view ``jobs``.
-ROW = f"""
-    id: job_id::VARCHAR, command: command, queue: queue, state: state::VARCHAR, status: status::VARCHAR,
-    attempt: attempt, max_attempts: max_attempts, priority: priority,
-    dispatched: epoch_ms(dispatched_at), scheduled: epoch_ms(scheduled_at),
-    started: epoch_ms(started_at), finished: epoch_ms(finished_at), wait: wait_seconds, run: run_seconds,
-    error: left(error, {_TEXT}), fingerprint: fingerprint, progress: progress, worker: worker,
-    arguments: left(arguments, {_TEXT}), batch: batch_id::VARCHAR, origin: origin, code: code
-"""
 # DuckDB knows these without reading a row.
 _BOUNDS = """
     SELECT coalesce(max(seq), 0) AS seq, coalesce(min(job), 0) AS least, coalesce(max(job), -1) AS most FROM ledger
 """
 _COUNTED = _BOUNDS.replace("FROM", ", count(*) FILTER (event = 'dispatched') AS jobs FROM")
-_DISPATCHED = """
-    SELECT d.job AS number, d.job_id::VARCHAR AS id, s.command FROM ledger d JOIN specs s ON s.spec = d.spec
-    WHERE d.event = 'dispatched'
-"""
+_DISPATCHED = "SELECT job AS number, job_id::VARCHAR AS id, spec FROM ledger WHERE event = 'dispatched'"
 _FAILURES = f"""
     SELECT job AS number, happened_us // 1000 AS at, {FAILED_WITH} AS fingerprint
     FROM ledger WHERE (event = 'failed' OR event = 'retried') AND seq > ? AND seq <= ? ORDER BY seq
 """
+#: More events than there will be.
+_ALL = 1 << 62
 #: Of the last so many events the claims are looked at first, and of eight times as many then.
 _WINDOW = 20_000
 _ENDED = tuple(event for event, state in STATE_AFTER.items() if state.ended)
 
 
+# Until when jobs wait for their time; of those that do not wait any more there may be one as well.
+_DUE = f"""
+    SELECT job AS number, max_by(coalesce(due_us, 0), seq) // 1000 AS due
+    FROM ledger WHERE job BETWEEN ? AND ? AND event IN {texts(STATE_AFTER)} GROUP BY job HAVING due > 0
+"""
 # First counted, then told what each kind of event does: three million events take 50 ms so, and 70 the other way round.
 # A retry by hand lets a job wait only if it had ended, which the event before it says.
 _RECENT = f"""
@@ -98,6 +94,16 @@ class Stretch(NamedTuple):
     running: int
 
 
+class Look(NamedTuple):
+    """What one look finds."""
+
+    news: News
+    queues: list[QueueInfo]
+    workers: list[WorkerInfo]
+    #: Whether it is all there is: the store was too busy to be asked, else.
+    whole: bool = True
+
+
 class Following:
     """Looks at a queue again and again; reads only, from any one thread at a time.
 
@@ -111,11 +117,12 @@ class Following:
         self._queues = queues
         self._last_seen = Seen(-1, 0)
         self._workers: dict[int, str] = {}
+        self._kinds: dict[int, Kind] = {}
 
     def seen(self) -> Seen:
         """Give where to look from: now."""
         # A number that nothing in the ledger has any more may come to stand for another worker.
-        self._workers = {}
+        self._workers, self._kinds = {}, {}
         seq, least, most = self._bounds()
         jobs = sum(sum(queue.counts.values()) for queue in self._queues.queues())
         if self._bounds()[0] != seq:
@@ -131,19 +138,37 @@ class Following:
         found = self._ask(_BOUNDS)
         return int(found["seq"].iloc[0]), int(found["least"].iloc[0]), int(found["most"].iloc[0])
 
+    def look(self, since: Seen) -> Look:
+        """Give what has happened since, and how queues and workers stand then."""
+        moment = moment_of(self._queues.store, since.seq)
+        if moment is None:
+            # In this order: what happens in between is counted, and told with the next news.
+            return Look(self.news(since), self._queues.queues(), self._queues.workers())
+        # What was written out since that moment is not counted in it.
+        found = self._read(EVENTS_SINCE, (since.seq, moment.seq))
+        return Look(self._news(found, since), moment.queues, moment.workers, moment.latest)
+
     def news(self, since: Seen) -> News:
         """Give what has happened since."""
-        found = self._ask(EVENTS_SINCE, (since.seq,))
+        return self._news(self._ask(EVENTS_SINCE, (since.seq, _ALL)), since)
+
+    def _news(self, found: pd.DataFrame, since: Seen) -> News:
         return read(found, since, self._worker_ids) if len(found) else News(since)
 
     def _worker_ids(self, numbers: Collection[int]) -> Mapping[int, str]:
         if not self._workers.keys() >= set(numbers):
-            found = self._ask("SELECT worker, worker_id FROM workers")
+            found = self._read("SELECT worker, worker_id FROM workers")
             self._workers = dict(zip(found["worker"].tolist(), found["worker_id"].tolist(), strict=True))
         return self._workers
 
-    def running(self, seen: Seen, count: int) -> dict[int, Claim]:
-        """Give the jobs that run now, by number, of those that were claimed before somebody had ``seen`` so far.
+    def _kinds_of(self, numbers: Collection[int]) -> Mapping[int, Kind]:
+        if not self._kinds.keys() >= set(numbers):
+            found = json.loads(f"[{','.join(self._read(SPECS)['spec'])}]")
+            self._kinds = {number: Kind(*kind) for number, *kind in found}
+        return self._kinds
+
+    def running(self, seen: Seen, count: int) -> Claims:
+        """Give the jobs that run now, of those that were claimed before somebody had ``seen`` so far.
 
         Parameters
         ----------
@@ -156,10 +181,9 @@ class Following:
         while found is None or (len(found) < count and width // 8 < seen.seq):
             # Who has run for long was claimed long ago; most were claimed just now.
             first = max(0, seen.seq - width)
-            found = self._ask(OPEN_CLAIMS, (first, seen.seq, first))
+            found = self._read(OPEN_CLAIMS, (first, seen.seq, first))
             width *= 8
-        columns = (found[name].tolist() for name in ("number", "since", "worker"))
-        return {number: Claim(since, worker) for number, since, worker in zip(*columns, strict=True)}
+        return Claims(*(found[name].tolist() for name in ("number", "since", "worker")))
 
     def failures(self, after: int, until: int) -> pd.DataFrame:
         """Give the failures and the retries by hand among the events after one and up to another, in order.
@@ -169,7 +193,7 @@ class Following:
         pandas.DataFrame
             ``number``, ``at`` and ``fingerprint`` as of ``Failed``.
         """
-        return self._ask(_FAILURES, (after, until))
+        return self._read(_FAILURES, (after, until))
 
     def fingerprints(self, numbers: Sequence[int]) -> dict[int, str]:
         """Give what these jobs failed with, as far as that is known, by number."""
@@ -180,9 +204,20 @@ class Following:
         """Give the id and the command of these few jobs, by number."""
         if not numbers:
             return {}
-        found = self._ask(f"{_DISPATCHED} AND d.job IN ({', '.join(map(str, numbers))})")
-        columns = (found[name].tolist() for name in ("number", "id", "command"))
-        return {number: (job_id, command) for number, job_id, command in zip(*columns, strict=True)}
+        # A list is gone through for each job between the first and the last, and a join takes a dozen steps.
+        among = "list_contains(?::BIGINT[], job)"
+        if max(numbers) - min(numbers) > _NEAR:
+            among = "job IN (SELECT unnest(?::BIGINT[]))"
+        found = self._read(
+            f"{_DISPATCHED} AND job BETWEEN ? AND ? AND {among}", (min(numbers), max(numbers), list(numbers))
+        )
+        kinds = self._kinds_of(found["spec"].tolist())
+        columns = (found[name].tolist() for name in ("number", "id", "spec"))
+        return {
+            number: (job_id, kinds[spec].command)
+            for number, job_id, spec in zip(*columns, strict=True)
+            if spec in kinds
+        }
 
     def matching(self, wanted: JobFilter, among: Sequence[int] | None = None) -> np.ndarray[Any, Any]:
         """Give the numbers of the jobs that a filter lets through, rising; of all jobs, or of these."""
@@ -192,6 +227,16 @@ class Following:
             found = [self._matching(wanted, stretch) for stretch in _stretches(among)]
             return np.intersect1d(np.concatenate(found), np.array(among)) if found else np.array([], "int64")
         return self._matching(wanted, None)
+
+    def due(self, among: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Give when those of these jobs that wait come due, in milliseconds since the epoch, rising, and which."""
+        import numpy as np
+
+        found = self._read(_DUE, (int(among.min()), int(among.max())))
+        numbers, due = found["number"].to_numpy("int64"), found["due"].to_numpy("int64")
+        order = np.argsort(due, kind="stable")
+        order = order[np.isin(numbers[order], among)]
+        return due[order], numbers[order]
 
     def _matching(self, wanted: JobFilter, stretch: tuple[int, int] | None) -> np.ndarray[Any, Any]:
         import numpy as np
@@ -212,22 +257,16 @@ class Following:
     def rows(self, numbers: Iterable[int]) -> dict[int, dict[str, Any]]:
         """Give these jobs by number, as plain values; times in milliseconds since the epoch."""
         wanted = sorted(numbers)
-        found: dict[int, dict[str, Any]] = {}
+        found: list[list[Any]] = []
         for first, last in _stretches(wanted):
             some = [number for number in wanted if first <= number <= last]
             # A stretch without a gap needs no list, and a list costs time.
             gaps = len(some) <= last - first
-            within = f"number BETWEEN {first} AND {last}" + (
-                " AND list_contains(?::BIGINT[], number)" if gaps else ""
-            )
-            answer = self._ask(
-                f"SELECT number, to_json({{{ROW}}})::VARCHAR AS row FROM jobs WHERE {within}",
-                [some] if gaps else [],
-            )
-            found.update(
-                zip(answer["number"].tolist(), json.loads(f"[{','.join(answer['row'])}]"), strict=True)
-            )
-        return found
+            told = self._read(EVENTS_OF_SOME if gaps else EVENTS_OF, (first, last, *([some] if gaps else [])))
+            found += json.loads(f"[{','.join(told['event'])}]")
+        kinds = self._kinds_of({one[15] for one in found if one[2] == Event.DISPATCHED})
+        workers = self._worker_ids({one[9] for one in found if one[2] == Event.CLAIMED} - {None})
+        return folded(found, kinds, workers, time.time())
 
     def waits(self, numbers: Sequence[int]) -> dict[str, float]:
         """Give the median wait of these jobs, in seconds, by queue."""
@@ -242,7 +281,7 @@ class Following:
 
     def recently_ended(self, count: int) -> list[int]:
         """Give the numbers of the jobs that succeeded or failed last, the latest first."""
-        found = self._ask(
+        found = self._read(
             "SELECT job AS number FROM ledger WHERE event IN ('succeeded', 'failed') ORDER BY seq DESC LIMIT ?",
             (count,),
         )
@@ -250,14 +289,14 @@ class Following:
 
     def first_since(self, since: float) -> int:
         """Give the number of the first event since a time, in seconds since the epoch; 0 where there is none."""
-        found = self._ask(
+        found = self._read(
             "SELECT coalesce(min(seq), 0) AS seq FROM ledger WHERE happened_us >= ?", (round(since * 1e6),)
         )
         return int(found["seq"].iloc[0])
 
     def recent(self, since: float, step: int, *, first: int, until: int) -> list[Stretch]:
         """Give what happened since a time, by the events of these numbers, by stretches of so many seconds."""
-        found = self._ask(_RECENT, (step * 1_000_000, first, until, round(since * 1e6)))
+        found = self._read(_RECENT, (step * 1_000_000, first, until, round(since * 1e6)))
         return [Stretch(*counts) for counts in found[list(Stretch._fields)].itertuples(index=False)]
 
     # -- beyond the queue
@@ -280,13 +319,17 @@ class Following:
         return handler is not None and handler.code != code and origin == main_origin()
 
     def _within(self, select: str, numbers: Sequence[int], rest: str) -> pd.DataFrame:
-        return self._ask(
-            f"{select} WHERE number BETWEEN ? AND ? AND list_contains(?::BIGINT[], number) {rest}",
+        return self._read(
+            f"{select} WHERE number BETWEEN ? AND ? AND number IN (SELECT unnest(?::BIGINT[])) {rest}",
             (min(numbers, default=0), max(numbers, default=0), list(numbers)),
         )
 
     def _ask(self, sql: str, params: Sequence[object] = ()) -> pd.DataFrame:
         return self._queues.store.query(sql, params)
+
+    def _read(self, sql: str, params: Sequence[object] = ()) -> pd.DataFrame:
+        """Ask for what is in the ledger since somebody has looked: that takes no turn of its writer."""
+        return read_from(self._queues.store, sql, params)
 
 
 def _stretches(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:

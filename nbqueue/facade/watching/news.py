@@ -18,14 +18,20 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["EVENTS_SINCE", "FAILED_WITH", "Claim", "Ended", "Failed", "News", "Seen", "read"]
+__all__ = ["EVENTS_SINCE", "FAILED_WITH", "Claims", "Ended", "Failed", "News", "Seen", "read"]
 
 _SILENT = (Event.LOG, Event.OUTPUT, Event.USAGE, Event.STALE)
-_TOLD = tuple(event for event in Event if event not in _SILENT)
+# Those that move a job come first.
+_TOLD = (*STATE_AFTER, *(event for event in Event if event not in STATE_AFTER and event not in _SILENT))
+_MOVING = len(STATE_AFTER)
 _CODES = {event: code for code, event in enumerate(_TOLD)}
 # An enum's value takes 0.3 µs, and a look may tell of 20,000 events.
 _WORDS = tuple(event.value for event in _TOLD)
-_ENDED = tuple(event for event, state in STATE_AFTER.items() if state.ended)
+_DISPATCHED, _CLAIMED, _CANCELLING = (
+    _CODES[event] for event in (Event.DISPATCHED, Event.CLAIMED, Event.CANCELLING)
+)
+_RUNNING = frozenset(_CODES[event] for event, state in STATE_AFTER.items() if state is State.RUNNING)
+_ENDED = [_CODES[event] for event, state in STATE_AFTER.items() if state.ended]
 #: Of an event that an older nbqueue does not know.
 _UNKNOWN = len(_TOLD)
 
@@ -41,7 +47,7 @@ EVENTS_SINCE = f"""
     SELECT seq, job AS number, happened_us // 1000 AS at, coalesce(worker, -1) AS worker,
            coalesce(enum_code(TRY_CAST(event AS ENUM{texts(_TOLD)})), {_UNKNOWN}) AS code,
            {FAILED_WITH} AS fingerprint
-    FROM ledger WHERE seq > ? AND {" AND ".join(f"event <> '{event}'" for event in _SILENT)} ORDER BY seq
+    FROM ledger WHERE seq > ? AND seq <= ? AND {" AND ".join(f"event <> '{event}'" for event in _SILENT)} ORDER BY seq
 """
 
 
@@ -56,12 +62,13 @@ class Seen(NamedTuple):
     numbers: range = range(0)
 
 
-class Claim(NamedTuple):
-    """Who has a job."""
+class Claims(NamedTuple):
+    """Who has which jobs: columns, since tiny jobs are claimed by thousands."""
 
+    numbers: Sequence[int] = ()
     #: Milliseconds since the epoch.
-    since: int
-    worker: str
+    since: Sequence[int] = ()
+    workers: Sequence[str] = ()
 
 
 class Failed(NamedTuple):
@@ -93,7 +100,7 @@ class News(NamedTuple):
     #: Those of them that are new, rising.
     dispatched: tuple[int, ...] = ()
     #: Those that run now, and those that do not (any more).
-    running: tuple[tuple[int, Claim], ...] = ()
+    running: Claims = Claims()
     resting: tuple[int, ...] = ()
     #: In order.
     ended: Ended = Ended()
@@ -115,49 +122,46 @@ def read(found: pd.DataFrame, since: Seen, workers: Callable[[Collection[int]], 
     """
     import numpy as np
 
+    # Each step of NumPy's over so many gives the interpreter's lock away, and busy threads give it back 3 ms later; and
+    # thousands of tuples set the garbage collector going. What is not dear is left to Python, by columns.
     numbers, at, codes, worker = (
         found[name].to_numpy("int64") for name in ("number", "at", "code", "worker")
     )
-    dispatched = np.unique(numbers[codes == _CODES[Event.DISPATCHED]])
-    # What says something of a job without moving it has no state.
-    moves = _is(codes, STATE_AFTER)
-    moved, last = _last(numbers[moves])
-    runs = _is(codes[moves][last], (event for event, state in STATE_AFTER.items() if state is State.RUNNING))
-    claims = np.flatnonzero(codes == _CODES[Event.CLAIMED])
-    claimed, last = _last(numbers[claims])
-    # One that was claimed before and is asked to stop runs as it did.
-    begun = np.isin(claimed, moved[runs], assume_unique=True)
-    who = worker[claims[last][begun]].tolist()
+    moves = np.flatnonzero(codes < _MOVING)
+    all_move = len(moves) == len(codes)
+    moved, places = _last(numbers if all_move else numbers[moves])
+    places = places if all_move else moves[places]
+    ends = np.flatnonzero(np.isin(codes, _ENDED))
+    here, stands = moved.tolist(), codes[places].tolist()
+    claimed = [place for place, code in zip(places.tolist(), stands, strict=True) if code == _CLAIMED]
+    for number in [number for number, code in zip(here, stands, strict=True) if code == _CANCELLING]:
+        # One that was claimed since and is asked to stop runs as it did.
+        claimed += np.flatnonzero((numbers == number) & (codes == _CLAIMED))[-1:].tolist()
+    who = worker[claimed].tolist()
     ids = workers(set(who)) if who else {}
-    ends = _is(codes, _ENDED)
-    fails = _is(codes, (Event.FAILED, Event.RETRIED))
-    fingerprints = (
-        None if code == _CODES[Event.RETRIED] else text
-        for code, text in zip(codes[fails].tolist(), found["fingerprint"][fails].tolist(), strict=True)
-    )
     return News(
-        Seen(int(found["seq"].iloc[-1]), since.jobs + len(dispatched)),
-        tuple(np.unique(numbers).tolist()),
-        tuple(dispatched.tolist()),
-        tuple(
-            (number, Claim(when, ids.get(one, "")))
-            for number, when, one in zip(
-                claimed[begun].tolist(), at[claims[last][begun]].tolist(), who, strict=True
-            )
-        ),
-        tuple(moved[~runs].tolist()),
+        Seen(int(found["seq"].iloc[-1]), since.jobs + int((codes == _DISPATCHED).sum())),
+        tuple(here if all_move else np.unique(numbers).tolist()),
+        # They come in order, but for those of a server.
+        tuple(sorted(numbers[codes == _DISPATCHED].tolist())),
+        Claims(numbers[claimed].tolist(), at[claimed].tolist(), [ids.get(one, "") for one in who]),
+        tuple(number for number, code in zip(here, stands, strict=True) if code not in _RUNNING),
         Ended(numbers[ends].tolist(), at[ends].tolist(), [_WORDS[code] for code in codes[ends].tolist()]),
-        tuple(map(Failed, numbers[fails].tolist(), at[fails].tolist(), fingerprints)),
+        _failures(numbers, at, codes, found["fingerprint"]),
     )
 
 
-def _is(codes: np.ndarray[Any, Any], events: Any) -> np.ndarray[Any, Any]:
+def _failures(
+    numbers: np.ndarray[Any, Any], at: np.ndarray[Any, Any], codes: np.ndarray[Any, Any], texts: pd.Series
+) -> tuple[Failed, ...]:
     import numpy as np
 
-    wanted = np.zeros(_UNKNOWN + 1, dtype=bool)
-    wanted[[_CODES[event] for event in events]] = True
-    found: np.ndarray[Any, Any] = wanted[codes]
-    return found
+    places = np.flatnonzero((codes == _CODES[Event.FAILED]) | (codes == _CODES[Event.RETRIED]))
+    fingerprints = (
+        None if code == _CODES[Event.RETRIED] else text
+        for code, text in zip(codes[places].tolist(), texts.iloc[places].tolist(), strict=True)
+    )
+    return tuple(map(Failed, numbers[places].tolist(), at[places].tolist(), fingerprints))
 
 
 def _last(numbers: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

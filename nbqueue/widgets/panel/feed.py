@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import socket
 import time
@@ -12,7 +13,7 @@ from nbqueue.errors import JobNotFound
 from nbqueue.facade.manager import QueueManager
 from nbqueue.facade.watching.failing import Failing, Failure
 from nbqueue.facade.watching.following import Following
-from nbqueue.facade.watching.news import Claim, News, Seen
+from nbqueue.facade.watching.news import Claims, News, Seen
 from nbqueue.jobs import State as JobState
 from nbqueue.widgets.link import kernel_version
 from nbqueue.widgets.panel.detail import Detail
@@ -119,9 +120,14 @@ class Feed:
     def _begin(self, looked: Looked) -> None:
         """Look at everything."""
         self._seen: Seen = self.following.seen()
+        self._infos, self._here = self._queues.queues(), self._queues.workers()
         counts = self._counts()
         ran = counts[JobState.RUNNING]
-        self._running: dict[int, Claim] = self.following.running(self._seen, ran) if ran else {}
+        #: Of each running job, since when and by whom.
+        self._since: dict[int, int] = {}
+        self._runner: dict[int, str] = {}
+        if ran:
+            self._claimed(self.following.running(self._seen, ran))
         #: The jobs that ended last, once somebody has asked how long they waited.
         self._recent: list[int] | None = None
         self._series = Series()
@@ -141,7 +147,7 @@ class Feed:
 
     def refresh(self) -> float | None:
         """Look at what has happened since; gives in how many seconds something will be different by itself."""
-        news = self.following.news(self._seen)
+        news, self._infos, self._here, whole = self.following.look(self._seen)
         counts = self._counts()
         # Some were forgotten or pruned, which leaves no trace.
         anew = self._torn or sum(counts.values()) < news.seen.jobs
@@ -156,7 +162,7 @@ class Feed:
             self._show()
         self._torn = False
         dear = (0.0 if self._failing.unread else None, self._past.due_in(), self._waits.due_in())
-        waits = (self._table.due_in(now=self.now), *dear)
+        waits = (None if whole else 0.0, self._table.due_in(now=self.now), *dear)
         return min((wait for wait in waits if wait is not None), default=None)
 
     @property
@@ -187,9 +193,9 @@ class Feed:
         return some
 
     def _take_in(self, news: News, counts: dict[JobState, int]) -> None:
-        for number in news.resting:
-            self._running.pop(number, None)
-        self._running.update(news.running)
+        for number in self._since.keys() & news.resting if self._since else ():
+            del self._since[number], self._runner[number]
+        self._claimed(news.running)
         ends = news.ended
         self._series.ended(zip(ends.at, ends.how, strict=True))
         self._stand(counts)
@@ -201,12 +207,15 @@ class Feed:
         self._table.follow(news, now=self.now)
         # What a job writes is no event.
         if self._detail is not None and (
-            self._detail.number in news.changed or self._detail.number in self._running
+            self._detail.number in news.changed or self._detail.number in self._since
         ):
             self._detail.show(self.state)
 
+    def _claimed(self, claims: Claims) -> None:
+        self._since.update(zip(claims.numbers, claims.since, strict=True))
+        self._runner.update(zip(claims.numbers, claims.workers, strict=True))
+
     def _counts(self) -> dict[JobState, int]:
-        self._infos = self._queues.queues()
         return {state: sum(queue.counts[state] for queue in self._infos) for state in JobState}
 
     def _stand(self, counts: dict[JobState, int]) -> None:
@@ -238,14 +247,26 @@ class Feed:
 
     def _workers(self) -> list[dict[str, Any]]:
         here = (socket.gethostname(), os.getpid())
-        running: dict[str, list[dict[str, Any]]] = {}
-        names = self._names_of(self._running)
-        for number, claim in sorted(self._running.items()):
-            if number in names:
-                job_id, command = names[number]
-                running.setdefault(claim.worker, []).append(
-                    {"id": job_id, "command": command, "since": claim.since}
-                )
+        claimed: dict[str, list[int]] = {worker.worker_id: [] for worker in self._here}
+        for number, runner in self._runner.items():
+            if runner in claimed:
+                claimed[runner].append(number)
+        # Tiny jobs are claimed ahead by thousands: those run that were claimed first, and no more than there are slots.
+        runs = {
+            worker.worker_id: sorted(
+                heapq.nsmallest(worker.concurrency, claimed[worker.worker_id], self._since.__getitem__)
+            )
+            for worker in self._here
+        }
+        names = self._names_of([number for numbers in runs.values() for number in numbers])
+        running = {
+            worker_id: [
+                {"id": names[number][0], "command": names[number][1], "since": self._since[number]}
+                for number in numbers
+                if number in names
+            ]
+            for worker_id, numbers in runs.items()
+        }
         return [
             {
                 "id": worker.worker_id,
@@ -255,9 +276,9 @@ class Feed:
                 "host": worker.host,
                 "pid": worker.pid,
                 "here": (worker.host, worker.pid) == here,
-                "running": running.get(worker.worker_id, []),
+                "running": running[worker.worker_id],
             }
-            for worker in self._queues.workers()
+            for worker in self._here
         ]
 
     def _read_failures(self) -> bool:

@@ -35,6 +35,8 @@ class Series:
         self.step = step
         self.length = length
         self._last = 0
+        #: Whether what happened before it was first told is known.
+        self._recalled = False
         #: When it was first told how things stand, and how.
         self._begun = (0, (0, 0))
         self._ended: dict[str, Counter[int]] = {"succeeded": Counter(), "failed": Counter()}
@@ -43,6 +45,7 @@ class Series:
 
     def recall(self, recent: Iterable[tuple[int, int, int, int, int]]) -> None:
         """Take what happened before, as ``Following.recent`` gives it, back from how things stood when first told."""
+        self._recalled = True
         found: dict[int, Counter[str]] = {}
         for stretch, *counts in recent:
             found.setdefault(stretch, Counter()).update(dict(zip(_COUNTED, counts, strict=True)))
@@ -80,8 +83,10 @@ class Series:
                 del counts[stretch]
 
     def value(self) -> dict[str, Any]:
-        """Give it as plain lists, the oldest first."""
+        """Give it as plain lists, the oldest first; they begin where it was told first, until it has recalled more."""
         first = self._last - self.length + 1
+        if not self._recalled:
+            first = max(first, self._begun[0])
         stretches = range(first, self._last + 1)
         begin = [level for stretch, level in self._levels.items() if stretch < first]
         level = begin[-1] if begin else next(iter(self._levels.values()), (0, 0))
