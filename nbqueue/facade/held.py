@@ -50,9 +50,12 @@ class HeldReceipts:
     def keep(self, receipt: JobDispatch) -> JobDispatch:
         """Let results reach this receipt while somebody holds it; gives the one that is held already, if one is."""
         one = ref(receipt, self._drop)
-        first = self._held.setdefault(one, one)
-        if first is not one:
-            return first() or receipt
+        while (first := self._held.setdefault(one, one)) is not one:
+            # Unless it has gone this very moment, and is equal to nothing any more.
+            if (held := first()) is not None:
+                # Before its receipt goes: it is noted nowhere, so it cannot take itself out.
+                del one
+                return held
         self._unfollowed.append(one)
         if len(self._unfollowed) > self._kept:
             # Most callers drop their receipts, and what nobody holds is not worth following.

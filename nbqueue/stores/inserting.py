@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from nbqueue.stores import heads, schema
-from nbqueue.stores.alike import INSERT_ALIKE
+from nbqueue.stores.alike import INSERT_ALIKE, Alike
 from nbqueue.stores.blocks import Block
 from nbqueue.stores.live import Row, micros
 from nbqueue.stores.writes import INSERT_TEXTS, Writes, rows_text
@@ -76,12 +76,26 @@ def write(
     else:
         for at in range(0, len(rows), TEXT_ROWS):
             con.execute(INSERT_TEXTS, [[rows_text(rows[at : at + TEXT_ROWS])]])
-    if alike := alike or [alike.text() for alike in writes.alike]:
-        con.execute(INSERT_ALIKE, [alike])
+    for piece in [alike] if alike else _pieces(writes.alike):
+        con.execute(INSERT_ALIKE, [piece])
     for block in writes.blocks:
         _insert_block(con, block)
     if writes.batches:
         heads.put_heads(con, writes.batches)
+
+
+def _pieces(many: Sequence[Alike]) -> Iterator[list[str]]:
+    """Give the texts of what is alike, of so many rows at a time as go at once."""
+    piece: list[str] = []
+    rows = 0
+    for alike in many:
+        piece.append(alike.text())
+        rows += len(alike)
+        if rows >= TEXT_ROWS:
+            yield piece
+            piece, rows = [], 0
+    if piece:
+        yield piece
 
 
 def insert_few(con: duckdb.DuckDBPyConnection, rows: Sequence[Row]) -> None:

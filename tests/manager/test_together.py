@@ -275,3 +275,36 @@ def test_a_receipt_goes_while_another_of_its_job_comes(tmp_path: Path, left: int
         assert noted == [left]
         assert queues.job(job_id) is came[0]
         assert len(held._held) == 1
+
+
+class _Found(dict[object, object]):
+    """Has something happen as soon as a receipt's place was looked up."""
+
+    then: Callable[[], object]
+
+    def setdefault(self, key: object, default: object = None) -> object:
+        found = super().setdefault(key, default)
+        if found is not default:
+            self.then()
+        return found
+
+
+@pytest.mark.parametrize("goes", [False, True])
+def test_two_ask_for_the_same_receipt(tmp_path: Path, *, goes: bool) -> None:
+    """Both get the one that came first; where that goes in this very moment, the second is noted in its place."""
+    with nbq.connect(tmp_path / "jobs.duckdb") as queues:
+        job_id, held = queues.dispatch(DATA).job_id, queues.live.receipts
+        held._held = found = _Found()
+        held._drop = found.pop
+        came: list[JobDispatch] = []
+        found.then = came.clear if goes else int
+
+        def make() -> JobDispatch:
+            came.append(queues.job(job_id))
+            return JobDispatch(job_id, "c", source=queues)
+
+        given = held.receipt(job_id, make, queues)
+        assert [given] * len(came) == came
+        assert bool(came) is not goes
+        assert queues.job(job_id) is given
+        assert [one() for one in held._held] == [given]

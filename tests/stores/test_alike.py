@@ -17,6 +17,7 @@ from nbqueue.stores.alike import ALIKE_LEAST, LONG_DATA, Alike
 from nbqueue.stores.duckdb import DuckDBStore
 from nbqueue.stores.index import limits
 from nbqueue.stores.onlooker import Onlooker
+from nbqueue.stores.schema import TABLES
 from nbqueue.testing import FakeClock, FakeWorker, new_job
 from nbqueue.testing.workers import NO_WAIT, check_books, ids
 
@@ -233,3 +234,31 @@ def test_what_is_written_comes_back() -> None:
     assert [row[:5] for row in claims.rows()] == [
         (7 + n, 10**15, "claimed", job, (1 << 32) + n) for n, job in enumerate((3, 4, 9))
     ]
+
+
+class _Told:
+    """A connection that says how many texts each statement was given."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
+        self._con = con
+        self.texts: list[int] = []
+
+    def execute(self, sql: str, params: list[list[str]]) -> object:
+        self.texts += map(len, params)
+        return self._con.execute(sql, params)
+
+
+def test_much_goes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a memory has gathered is not written as text all at once, which would take twice its room."""
+    monkeypatch.setattr(inserting, "TEXT_ROWS", 2 * ALIKE_LEAST)
+    many = []
+    for n in range(5):
+        many.append(Alike(1 + n * ALIKE_LEAST, "claimed", 1, 1, 1, fence=n, at=n))
+        many[-1].jobs += range(ALIKE_LEAST)
+    with duckdb.connect() as con:
+        for table in TABLES:
+            con.execute(table)
+        told = _Told(con)
+        inserting.write(told, writes.Writes(alike=many))  # type: ignore[arg-type]
+        assert told.texts == [2, 2, 1]
+        assert con.execute("SELECT count(DISTINCT seq), max(seq) FROM ledger").fetchall() == [(COUNT, COUNT)]

@@ -6,13 +6,14 @@ It begins empty and is thrown away, so its counts are what the transaction chang
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
 from nbqueue.jobs import Claim, NewJob, Spec, State
 from nbqueue.lifecycle import Life
 from nbqueue.stores.index import Index
-from nbqueue.stores.live import LiveJob, Numbers, QueueState, Seat
+from nbqueue.stores.live import LiveJob, Numbers, QueueState, Row, Seat
 from nbqueue.stores.postgres.link import HELLO, Cursor, Tx
 from nbqueue.stores.postgres.specs import LOCK, Specs
 from nbqueue.stores.postgres.texts import read_text
@@ -28,6 +29,7 @@ _PREPARE = f"SELECT {HELLO}, take_numbers('job_numbers', %s), {LOCK}"
 _STATES = {state.value: state for state in State}
 _LOCKED = f"SELECT s.job, s.spec, {LIFE}, j.job_id, j.dispatched_us, j.batch_id, w.worker_id"
 _FROM = "FROM standing s JOIN jobs j USING (job) LEFT JOIN workers w ON w.worker = s.worker"
+_seq = itemgetter(0)
 
 
 def life_of(row: Sequence[Any]) -> Life:
@@ -182,9 +184,15 @@ class Locked(Index):
 
     # -- what came of it
 
+    def written(self) -> list[Row]:
+        """Give the rows that it appends, one by one and in the order in which they came."""
+        rows = self.rows + [row for alike in self.alike for row in alike.rows()]
+        rows.sort(key=_seq)
+        return rows
+
     def begin_anew(self) -> None:
         """Forget what is written, and lock more."""
-        self.rows = []
+        self.rows, self.alike = [], []
         self.queues.clear()
         for books in (self.before, self.live, self._by_id, self.ended):
             books.clear()

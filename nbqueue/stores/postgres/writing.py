@@ -124,7 +124,7 @@ def write(tx: Tx, index: Locked, now: float) -> None:
     """
     dispatched: list[Row] = []
     events: list[Row] = []
-    for row in index.rows:
+    for row in index.written():
         (dispatched if row[_EVENT] == Event.DISPATCHED else events).append(row)
     new = [_job(index, row) for row in dispatched]
     statement = _Statement()
@@ -152,7 +152,7 @@ def write(tx: Tx, index: Locked, now: float) -> None:
 
 def _note(tx: Tx, index: Locked, new: Sequence[LiveJob], moved: Sequence[LiveJob]) -> None:
     """Note what others may wait for: work, ends, cancellations."""
-    tx.changed |= bool(index.rows)
+    tx.changed |= bool(index.rows or index.alike)
     tx.ended += index.ended_now()
     for job in (*new, *moved):
         life = job.life
