@@ -46,16 +46,16 @@ FAILED = f"""
      JOIN specs s ON s.spec = d.spec)
 """
 
-#: The claims between two events that nothing has ended: who has which job since when.
+#: The claims between two events that nothing has ended, in their order: who has which job since when.
 OPEN_CLAIMS = f"""
     SELECT c.job AS number, epoch_ms(make_timestamptz(coalesce(c.started_us, c.happened_us))) AS since,
            w.worker_id AS worker
-    FROM (SELECT job, fence, worker, started_us, happened_us FROM ledger
+    FROM (SELECT seq, job, fence, worker, started_us, happened_us FROM ledger
           WHERE event = '{Event.CLAIMED}' AND seq > ? AND seq <= ?) c
     LEFT JOIN workers w ON w.worker = c.worker
     WHERE NOT EXISTS (SELECT 1 FROM ledger x WHERE x.fence = c.fence AND x.seq > ? AND {_MOVES}
                       AND x.event <> '{Event.CLAIMED}' AND x.event <> '{Event.CANCELLING}')
-    ORDER BY c.job
+    ORDER BY c.seq
 """
 
 

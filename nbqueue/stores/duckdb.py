@@ -30,6 +30,7 @@ from nbqueue.stores.handover import Bell, Op, Tell, finish
 from nbqueue.stores.index import Index
 from nbqueue.stores.ledger import FATAL, Ledger
 from nbqueue.stores.owner import Ownership, check_file, check_path
+from nbqueue.stores.pruning import Pruning
 from nbqueue.stores.pulse import Pulse
 from nbqueue.stores.reader import first_line
 from nbqueue.stores.recovery import SlotFolder, bury, recover
@@ -339,7 +340,6 @@ class DuckDBStore(IndexStore):
             if self._ledger.unchecked - before >= STORM_ROWS:
                 self._note_folded(index)
         except Exception as error:  # noqa: BLE001 - every caller is told
-            self._folded = None
             self._reopen(batch, error)
             return
         self._hand_out(handed, index.take_calls())
@@ -371,7 +371,7 @@ class DuckDBStore(IndexStore):
 
     def _reopen(self, batch: list[Op], error: Exception) -> None:
         """Go back to what is on disk after a failed commit: whoever waited for it is told that it was not kept."""
-        before = self._index
+        before, self._folded = self._index, None
         try:
             if isinstance(error, _FileGoneError):
                 # The journal goes with its file, or it would be in the way of the next one.
@@ -524,6 +524,17 @@ class DuckDBStore(IndexStore):
         now = time.monotonic()
         if now < self._looked_until and not self._ledger.waiting:
             self._folded = now + RECENT_SECONDS, self._moment(index)._replace(latest=False)
+
+    # These leave no event: only so can nobody see what they did undone again.
+
+    def _prune(self, index: Index, going: Pruning) -> None:
+        super()._prune(index, going)
+        self._folded = None
+
+    def pause(self, queue: str, *, paused: bool) -> None:
+        """Stop handing out a queue's jobs, or go on."""
+        super().pause(queue, paused=paused)
+        self._folded = None
 
     def read(self, sql: str, params: Sequence[object] = ()) -> pd.DataFrame:
         """Run one SELECT of nbqueue's own on what was written out last, without a turn."""

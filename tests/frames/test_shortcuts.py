@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
+from uuid import UUID
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from nbqueue import frames
 from nbqueue.errors import QueueError
 from nbqueue.facade.watching.closeup import ROW
-from nbqueue.facade.watching.filtering import JobFilter
+from nbqueue.facade.watching.filtering import WAITING, JobFilter
 from nbqueue.facade.watching.following import Following
 from nbqueue.frames import columns, summaries
 from nbqueue.jobs import State
@@ -192,13 +194,73 @@ def test_what_runs_and_all_numbers(seed: int, steps: int, limit: int) -> None:
 @stories
 def test_rows_are_those_of_the_view(seed: int, steps: int, limit: int) -> None:
     """Jobs folded from their events are what the view says of them, whatever happened to them, some of them or all."""
-    with told(seed, 4 * steps) as story:
-        story.job(story.at, due=10**9)
+    with told(seed, 4 * steps) as story, patch("nbqueue.facade.watching.following._NEAR", 1 + limit):
+        rare(story)
         view = story.query(f"SELECT number, to_json({{{ROW}}})::VARCHAR AS row FROM jobs ORDER BY number")
         rows = dict(zip(view["number"].tolist(), map(json.loads, view["row"]), strict=True))
         following = Following(story)  # type: ignore[arg-type]
         for wanted in (range(len(story.ids)), range(0, len(story.ids), 1 + limit)):
             assert following.rows(wanted) == {number: rows[number] for number in wanted if number in rows}
+            waiting = {n: rows[n]["scheduled"] for n in wanted if n in rows and rows[n]["status"] in WAITING}
+            due_at, due = following.due(np.array(wanted))
+            found = dict(zip(due.tolist(), due_at.tolist(), strict=True))
+            assert waiting == {number: found.get(number) for number in waiting}
+
+
+def rare(story: Story) -> None:
+    """Have happen what dice seldom tell: times to come, a clock that was set back, and texts of all kinds."""
+    begin, later = story.at, 10**9
+    story.job(begin, due=later, priority=2, batch=UUID(int=7), payload="é" * 5_000)
+
+    def ran(*, tries: int = 3) -> int:
+        job = story.job(begin, tries=tries)
+        story.claim(job, begin + 2)
+        return job
+
+    story.end(ran(), later, Outcome.FAILED, started=begin + 3, error="x" * 5_000, data="ValueError in load")
+    story.end(ran(tries=1), begin - 50, Outcome.TIMED_OUT, started=begin + 1)
+    story.end(ran(), begin - 50, started=begin - 60)
+    story.end(ran(tries=1), begin + 9, Outcome.CRASHED, error=None)
+    stopped = ran()
+    story.cancel(stopped, begin + 4)
+    story.end(stopped, begin + 9, Outcome.CANCELLED, started=begin + 3)
+    crashed = ran()
+    for at in (3, 4):
+        story.lose(crashed, begin + at, begun=True)
+        story.claim(crashed, begin + at + 0.5, "w2")
+    story.lose(crashed, begin + 9, begun=True)
+    # One that was lost before it began, one whose end says neither when it began nor why, and one that began late.
+    lost, silent, late = ran(), ran(), ran()
+    story.lose(lost, begin + 3, begun=False)
+    story.claim(lost, begin + 4, "w2")
+    story.end(silent, begin + 3, Outcome.FAILED, started=begin + 2.5)
+    story.claim(silent, begin + 20)
+    story.end(silent, begin + 21, Outcome.FAILED, cause=None)
+    story.flush()
+    story.connection.execute(
+        "UPDATE ledger SET started_us = happened_us + 500_000 WHERE event = 'claimed' AND job = ?", [late]
+    )
+    # One whose second attempt has told nothing yet, one that was given back and retried by hand, and one that goes.
+    for last in ("claims", "retries", "stops"):
+        job = ran()
+        story.say(job, begin + 3, Event.PROGRESS, '{"done": 1}')
+        story.end(job, begin + 4, Outcome.FAILED, started=begin + 2.5)
+        if last == "retries":
+            story.retry(job, begin + 5)
+        story.claim(job, begin + 20, "w2")
+        if last == "retries":
+            story.release(job, begin + 21, started=begin + 20.5)
+        if last == "stops":
+            story.cancel(job, begin + 22)
+
+
+def test_rows_of_a_newer_nbqueue(book: Book) -> None:
+    """An event that is not known moves no job and is no trouble."""
+    job = book.job(0)
+    book.claim(job, 1)
+    book._row(2, Event.PROGRESS, job)
+    book.rows[-1] = tuple("frozen" if value == "progress" else value for value in book.rows[-1])
+    assert Following(book).rows([job])[job]["state"] == "running"  # type: ignore[arg-type]
 
 
 @few

@@ -1070,3 +1070,61 @@ def test_a_moment_while_thousands_of_jobs_run(tmp_path: Path, monkeypatch: pytes
     assert (found.latest, found.queues[0].counts[State.SUCCEEDED]) == (True, 1)
     assert store.read("SELECT max(seq) AS seq FROM ledger")["seq"].tolist() == [found.seq]
     store.close()
+
+
+def test_a_moment_knows_what_leaves_no_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks while jobs run by thousands does not see again what was forgotten, and sees what is paused."""
+    monkeypatch.setattr("nbqueue.stores.duckdb.RECENT_SECONDS", 3600.0)
+    monkeypatch.setattr("nbqueue.stores.duckdb.LOOK_SECONDS", 3600.0)
+    clock = FakeClock()
+    store = DuckDBStore(tmp_path / "jobs.duckdb", clock=clock.time)
+    worker = FakeWorker(store)
+    store.moment()
+    store.insert([new_job(clock) for _ in range(2)])
+    ended, _running = worker.take(2)
+    worker.end(ended)
+    for change in (
+        lambda: store.forget(Selection(ids=(ended.job_id,))),
+        lambda: store.pause("default", paused=True),
+    ):
+        store.insert([new_job(clock) for _ in range(5_000)])
+        done = store.moment()
+        assert not done.latest
+        change()
+        found = store.moment(done.seq)
+        assert (found.queues, found.latest) == (store.queues(), True)
+    store.close()
+
+
+def test_no_moment_of_a_file_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks is told why there is nothing to read, however short a time ago there was."""
+    monkeypatch.setattr("nbqueue.stores.duckdb.RECENT_SECONDS", 3600.0)
+    monkeypatch.setattr("nbqueue.stores.duckdb.LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr("nbqueue.stores.duckdb.RETRY_SECONDS", 3600.0)
+    clock = FakeClock()
+    store = DuckDBStore(tmp_path / "jobs.duckdb", clock=clock.time)
+    worker = FakeWorker(store)
+    store.moment()
+    store.insert([new_job(clock)])
+    worker.take(1)
+    store.insert([new_job(clock) for _ in range(5_000)])
+    assert not store.moment().latest
+    begun = threading.Event()
+
+    def fails(*_: object) -> None:
+        begun.set()
+        raise duckdb.FatalException("no room")
+
+    with monkeypatch.context() as trouble:
+        trouble.setattr(Ledger, "checkpoint", fails)
+        trouble.setattr("nbqueue.stores.opening.connect", fails)
+        trouble.setattr("nbqueue.stores.duckdb.IDLE_SECONDS", 0.01)
+        # The writer is woken, and then has nothing to do but that.
+        store.queues()
+        assert begun.wait(20)
+        with pytest.raises(QueueUnavailable, match="cannot be written just now"):
+            while True:
+                store.queues()
+        with pytest.raises(QueueUnavailable, match="cannot be written just now"):
+            store.moment()
+    store.close()

@@ -381,6 +381,21 @@ def test_what_was_claimed_ahead_does_not_run(scene: Scene) -> None:
     assert sum(queue["running"] for queue in scene.seen["queues"]) == slots + 2
 
 
+def test_of_jobs_claimed_together_the_first_run(scene: Scene) -> None:
+    """Of what a worker claimed ahead in one turn that runs which it claimed first, whatever was dispatched first."""
+    ids = [
+        str(scene.queues.dispatch(QueuedCommand("import").with_priority(priority)).job_id)
+        for priority in (0, 0, 0, 9)
+    ]
+    slots = scene.queues.workers()[0].concurrency
+    assert slots < len(ids)
+    scene.take(len(ids))
+    scene.refresh()
+    for feed in (scene.feed, scene.look()):
+        (worker,) = feed.state.snapshot()["workers"]
+        assert ids[-1] in [job["id"] for job in worker["running"]]
+
+
 def test_a_storm_is_shown_to_its_end(tmp_path: Path) -> None:
     """A look while thousands of jobs run may show how it stood before; the first one after them shows what is."""
     with connect(tmp_path / "jobs.duckdb") as queues, queues.worker(concurrency=2) as worker:

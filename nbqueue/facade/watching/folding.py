@@ -13,7 +13,7 @@ from nbqueue.jobs import State
 from nbqueue.lifecycle import STATE_AFTER, Event
 from nbqueue.stores.schema import FINGERPRINT
 
-__all__ = ["EVENTS_OF", "EVENTS_OF_SOME", "SPECS", "TEXT", "Kind", "folded"]
+__all__ = ["EVENTS_OF", "EVENTS_OF_FAR", "EVENTS_OF_SOME", "SPECS", "TEXT", "Kind", "folded"]
 
 T = TypeVar("T")
 
@@ -33,8 +33,10 @@ _EVENTS = f"""
 """
 #: The events of the jobs from one number to another, in no order, each a JSON array: a column instead of seventeen.
 EVENTS_OF = _EVENTS.format(among="")
-#: The same of some jobs between two numbers.
+#: The same of some jobs between two numbers that lie near each other: a list is gone through for each event there is.
 EVENTS_OF_SOME = _EVENTS.format(among=" AND list_contains($3::BIGINT[], job)")
+#: The same where they may lie far apart: 200 jobs among a million take 54 ms so, and 188 with a list.
+EVENTS_OF_FAR = _EVENTS.format(among=" AND job IN (SELECT unnest($3::BIGINT[]))")
 #: The kinds of jobs there are.
 SPECS = """
     SELECT json_array(spec, command, queue, priority, coalesce(tries, 1), origin, code)::VARCHAR AS spec FROM specs
@@ -98,7 +100,8 @@ def folded(
     for one in sorted(events, key=_seq):
         if one[2] == Event.PROGRESS:
             progress[one[0]] = one[1], one[3]
-        else:
+        # A newer nbqueue may have written what this one does not know.
+        elif one[2] in STATE_AFTER:
             moves.setdefault(one[0], []).append(_Event(*one))
     return {
         number: _job(told, kinds[spec], workers, progress.get(number), now)

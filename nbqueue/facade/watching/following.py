@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbqueue.facade.looking import Looking
 from nbqueue.facade.watching.filtering import JobFilter
-from nbqueue.facade.watching.folding import EVENTS_OF, EVENTS_OF_SOME, SPECS, Kind, folded
+from nbqueue.facade.watching.folding import EVENTS_OF, EVENTS_OF_FAR, EVENTS_OF_SOME, SPECS, Kind, folded
 from nbqueue.facade.watching.news import EVENTS_SINCE, FAILED_WITH, Claims, News, Seen, read
 from nbqueue.frames.stretches import PENDING_STEP, RUNNING_STEP
 from nbqueue.handlers.handler import main_origin
@@ -55,8 +55,11 @@ _ENDED = tuple(event for event, state in STATE_AFTER.items() if state.ended)
 # Until when jobs wait for their time; of those that do not wait any more there may be one as well.
 _DUE = f"""
     SELECT job AS number, max_by(coalesce(due_us, 0), seq) // 1000 AS due
-    FROM ledger WHERE job BETWEEN ? AND ? AND event IN {texts(STATE_AFTER)} GROUP BY job HAVING due > 0
+    FROM ledger WHERE job BETWEEN ? AND ?{{among}} AND event IN {texts(STATE_AFTER)} GROUP BY job HAVING due > 0
 """
+_DUE_OF = _DUE.format(among="")
+#: Of ten jobs among a million 6 ms, and all of them 320.
+_DUE_OF_FAR = _DUE.format(among=" AND job IN (SELECT unnest(?::BIGINT[]))")
 # First counted, then told what each kind of event does: three million events take 50 ms so, and 70 the other way round.
 # A retry by hand lets a job wait only if it had ended, which the event before it says.
 _RECENT = f"""
@@ -232,7 +235,10 @@ class Following:
         """Give when those of these jobs that wait come due, in milliseconds since the epoch, rising, and which."""
         import numpy as np
 
-        found = self._read(_DUE, (int(among.min()), int(among.max())))
+        first, last = int(among.min()), int(among.max())
+        far = last - first > max(_NEAR, 10 * len(among))
+        sql, params = (_DUE_OF_FAR, (first, last, among.tolist())) if far else (_DUE_OF, (first, last))
+        found = self._read(sql, params)
         numbers, due = found["number"].to_numpy("int64"), found["due"].to_numpy("int64")
         order = np.argsort(due, kind="stable")
         order = order[np.isin(numbers[order], among)]
@@ -262,7 +268,8 @@ class Following:
             some = [number for number in wanted if first <= number <= last]
             # A stretch without a gap needs no list, and a list costs time.
             gaps = len(some) <= last - first
-            told = self._read(EVENTS_OF_SOME if gaps else EVENTS_OF, (first, last, *([some] if gaps else [])))
+            sql = (EVENTS_OF_FAR if last - first > _NEAR else EVENTS_OF_SOME) if gaps else EVENTS_OF
+            told = self._read(sql, (first, last, *([some] if gaps else [])))
             found += json.loads(f"[{','.join(told['event'])}]")
         kinds = self._kinds_of({one[15] for one in found if one[2] == Event.DISPATCHED})
         workers = self._worker_ids({one[9] for one in found if one[2] == Event.CLAIMED} - {None})

@@ -137,6 +137,8 @@ def read(found: pd.DataFrame, since: Seen, workers: Callable[[Collection[int]], 
     for number in [number for number, code in zip(here, stands, strict=True) if code == _CANCELLING]:
         # One that was claimed since and is asked to stop runs as it did.
         claimed += np.flatnonzero((numbers == number) & (codes == _CLAIMED))[-1:].tolist()
+    # In the order in which they were claimed, which is that in which they are run.
+    claimed.sort()
     who = worker[claimed].tolist()
     ids = workers(set(who)) if who else {}
     return News(

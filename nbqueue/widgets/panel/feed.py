@@ -212,6 +212,10 @@ class Feed:
             self._detail.show(self.state)
 
     def _claimed(self, claims: Claims) -> None:
+        # Those claimed first stand first, also where one was given back and claimed again meanwhile.
+        for number in () if self._since.keys().isdisjoint(claims.numbers) else claims.numbers:
+            self._since.pop(number, None)
+            self._runner.pop(number, None)
         self._since.update(zip(claims.numbers, claims.since, strict=True))
         self._runner.update(zip(claims.numbers, claims.workers, strict=True))
 
